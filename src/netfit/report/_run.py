@@ -1,0 +1,53 @@
+"""From a run directory to a report."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from netfit import io
+from netfit.errors import ArtifactError
+
+from ._compress import compress_report
+from ._generic import generic_report
+from ._model import Report
+
+__all__ = ["from_run"]
+
+# A job with a report of its own is one line here; every other kind gets its result as tables.
+_KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {"compress": compress_report}
+
+
+def from_run(run_dir: str | Path) -> Report:
+    """Build the report of a finished run from its ``result.json``.
+
+    Args:
+        run_dir: the run's directory.
+
+    Raises:
+        ArtifactError: there is no result yet (the message tells the run's status), or it cannot be read.
+    """
+    path = Path(run_dir) / "result.json"
+    if not path.is_file():
+        raise ArtifactError(f"{path.parent} holds no result.json: {_status(path.parent)}")
+    result = io.read_json(path)
+    if not isinstance(result, dict):
+        raise ArtifactError(f"{path} holds a {type(result).__name__}, not the result of a run; run the job again")
+    try:
+        return _KINDS.get(str(result.get("kind")), generic_report)(result)
+    except pydantic.ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        found = f"{first['input']!r:.60}"
+        more = f" (and {e.error_count() - 1} more)" if e.error_count() > 1 else ""
+        raise ArtifactError(f"{path}: {where} is {found}: {first['msg']}{more}; run the job again") from e
+
+
+def _status(run_dir: Path) -> str:
+    run = run_dir / "run.json"
+    if not run.is_file():
+        return "this is not a run directory (no run.json either)"
+    facts = io.read_json(run)
+    status = facts.get("status", "unknown") if isinstance(facts, dict) else "unknown"
+    return f"the run's status is {status!r}; it writes its result when it is done"

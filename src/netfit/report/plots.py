@@ -1,0 +1,176 @@
+"""The plots of the reports: data in, SVG text out. Needs matplotlib (extra ``report``)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ._svg import BEFORE, INK, MUTED, PALE, SERIES, clip_name, draw
+
+__all__ = ["bars_grouped", "lines", "policy_strip", "scatter_pareto"]
+
+Point = tuple[float, float]
+
+_MARKERS = "osD^vP"
+_ROW = 17.0  # height of one layer's row, user units
+# A precision keeps its colour in every report; the text beside each bar says it again.
+_PRECISION_ORDER = ("int8", "fp32", "bf16", "fp16", "int4")
+
+
+def scatter_pareto(
+    groups: Mapping[str, Sequence[Point]],
+    *,
+    front: Sequence[Point] = (),
+    chosen: Point | None = None,
+    goal: float | None = None,
+    xlabel: str = "latency / original latency",
+    ylabel: str = "accuracy",
+) -> str:
+    """Cost against quality of every trial, one colour and marker per group.
+
+    Args:
+        groups: name -> (x, y) of its trials; x is to be small, y large.
+        front: the trials nobody beats in both; joined by steps.
+        chosen: the trial the run went on with; ringed and named.
+        goal: the largest x allowed; the side that meets it is marked.
+    """
+
+    def paint(figure: Any, ax: Any) -> None:
+        for i, (name, points) in enumerate(groups.items()):
+            xy = [p for p in points if _finite(*p)]
+            ax.plot(*_columns(xy), _MARKERS[i % 6], color=_colour(i), ms=4.6, mew=0, alpha=0.7, label=name)
+        steps = sorted(p for p in front if _finite(*p))
+        if steps:
+            ax.plot(*_columns(steps), color=INK, lw=1.3, ds="steps-post", label="Pareto front", zorder=3)
+        if goal is not None and math.isfinite(goal):
+            _mark_goal(ax, goal)
+        if chosen is not None and _finite(*chosen):
+            _mark_chosen(ax, chosen)
+        ax.grid(True)
+        _label(figure, ax, xlabel, ylabel, legend=True)
+
+    return draw(290, paint)
+
+
+def bars_grouped(names: Sequence[str], series: Mapping[str, Sequence[float]], *, xlabel: str) -> str:
+    """Horizontal bars, one row per name and one bar per series in it; the first series is the pale one."""
+
+    def paint(figure: Any, ax: Any) -> None:
+        thick = 0.8 / max(len(series), 1)
+        for i, (label, values) in enumerate(series.items()):
+            rows = [r - 0.4 + thick * (i + 0.5) for r in range(len(names))]
+            ax.barh(rows, [v if _finite(v) else 0.0 for v in values], thick * 0.92, label=label, color=_bar_colour(i))
+        ax.grid(True, axis="x")
+        _rows(ax, names)
+        _label(figure, ax, xlabel, "", legend=True)
+
+    return draw(_rows_height(len(names)), paint)
+
+
+def policy_strip(layers: Sequence[tuple[str, int, int, str]]) -> str:
+    """What became of each layer: a pale bar for its channels, a coloured one for those kept.
+
+    Args:
+        layers: (name, channels, kept channels, precision), in the network's order.
+    """
+    known = [p for p in _PRECISION_ORDER if any(layer[3] == p for layer in layers)]
+    precisions = known + sorted({layer[3] for layer in layers} - set(known))
+    fixed = {p: i for i, p in enumerate(_PRECISION_ORDER)}
+    colours = {p: _colour(fixed.get(p, len(SERIES) - 1)) for p in precisions}
+
+    def paint(figure: Any, ax: Any) -> None:
+        widest = max((layer[1] for layer in layers), default=1)
+        ax.barh(range(len(layers)), [layer[1] for layer in layers], 0.72, color=PALE)
+        for precision in precisions:
+            of = [(r, layer[2]) for r, layer in enumerate(layers) if layer[3] == precision]
+            ax.barh([r for r, _ in of], [k for _, k in of], 0.72, color=colours[precision], label=precision)
+        for row, (_, channels, kept, precision) in enumerate(layers):
+            text = f"{kept}/{channels} {precision}"
+            ax.annotate(text, (channels, row), (4, 0), textcoords="offset points", va="center", size=9, color=MUTED)
+        ax.set_xlim(0, widest * 1.32)  # room for the text beside the widest bar
+        _rows(ax, [layer[0] for layer in layers])
+        _label(figure, ax, "channels", "", legend=True)
+
+    return draw(_rows_height(len(layers)), paint)
+
+
+def lines(series: Mapping[str, tuple[Sequence[float], ...]], *, xlabel: str, ylabel: str, steps: bool = False) -> str:
+    """Curves, each with an optional band.
+
+    Args:
+        series: name -> (x, y) or (x, y, low, high).
+        steps: a value holds until the next one, instead of a straight line between them.
+    """
+
+    def paint(figure: Any, ax: Any) -> None:
+        for i, (name, (x, y, *band)) in enumerate(series.items()):
+            if band:
+                ax.fill_between(x, *band, color=_colour(i), alpha=0.18, lw=0)
+            marker = "" if steps or len(x) > 30 else "o"
+            ax.plot(
+                x,
+                y,
+                marker,
+                ls="-",
+                ds="steps-post" if steps else "default",
+                color=_colour(i),
+                lw=1.8,
+                ms=3.5,
+                label=name,
+            )
+        ax.grid(True)
+        ax.xaxis.get_major_locator().set_params(integer=all(v == int(v) for s in series.values() for v in s[0]))
+        _label(figure, ax, xlabel, ylabel, legend=len(series) > 1)
+
+    return draw(260, paint)
+
+
+def _mark_goal(ax: Any, goal: float) -> None:
+    low, high = sorted((*ax.get_xlim(), goal))[::2]
+    ax.set_xlim(low, high)
+    ax.axvspan(low, goal, color=SERIES[2], alpha=0.08, lw=0, zorder=0)
+    ax.axvline(goal, color=MUTED, lw=1, ls=(0, (4, 3)), zorder=1)
+    place = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points", "color": MUTED}
+    ax.annotate(f"goal {goal:g}", (goal, 0), (5, 6), **place)
+
+
+def _mark_chosen(ax: Any, chosen: Point) -> None:
+    side = -1 if chosen[0] > sum(ax.get_xlim()) / 2 else 1
+    ax.plot(*chosen, "o", color=INK, mfc="none", ms=11, mew=1.6, zorder=4)
+    leader = {"arrowstyle": "-", "color": INK, "lw": 0.9, "shrinkA": 2, "shrinkB": 6}
+    offset = {"xytext": (44 * side, -34), "textcoords": "offset points", "va": "center"}
+    ax.annotate("chosen", chosen, ha="left" if side > 0 else "right", weight="bold", arrowprops=leader, **offset)
+
+
+def _finite(*values: float) -> bool:
+    return all(math.isfinite(v) for v in values)
+
+
+def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [p[0] for p in points], [p[1] for p in points]
+
+
+def _colour(i: int) -> str:
+    return SERIES[i % len(SERIES)]
+
+
+def _bar_colour(i: int) -> str:
+    return BEFORE if i == 0 else _colour(i - 1)
+
+
+def _rows_height(n: int) -> float:
+    return 66 + _ROW * max(n, 1)
+
+
+def _rows(ax: Any, names: Sequence[str]) -> None:
+    ax.set_yticks(range(len(names)), [clip_name(n) for n in names], size=10)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+
+
+def _label(figure: Any, ax: Any, xlabel: str, ylabel: str, *, legend: bool) -> None:
+    ax.set_xlabel(xlabel, loc="right")
+    ax.set_title(ylabel, loc="left", pad=8)  # upright above the axis: readable on a phone
+    ax.tick_params(axis="x", length=3)
+    if legend and ax.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside upper left", ncols=4, labelcolor=INK)
