@@ -1,0 +1,89 @@
+"""Inference over whole data sets, and BatchNorm statistics; none of them changes a weight or a mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from netfit.errors import ConfigError
+
+__all__ = ["evaluate", "logits", "recalibrate"]
+
+
+@contextmanager
+def modes(model: nn.Module, training: Iterable[nn.Module] = ()) -> Iterator[None]:
+    """Put the model into evaluation mode, the given modules into training mode, and restore each one's own."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    for module in training:
+        module.training = True
+    try:
+        yield
+    finally:
+        for module, flag in before.items():
+            module.training = flag
+
+
+@torch.no_grad()
+def logits(model: nn.Module, x: Tensor, batch_size: int = 256) -> Tensor:
+    """Outputs of the model in evaluation mode.
+
+    Args:
+        model: maps (batch, ...) to (batch, classes).
+        x: inputs (n, ...).
+        batch_size: samples a forward pass; changes memory and time, not the result.
+
+    Returns:
+        float32 (n, classes).
+    """
+    with modes(model):
+        return torch.cat([model(part).float() for part in x.split(batch_size)])
+
+
+def evaluate(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 256) -> float:
+    """Top-1 accuracy in evaluation mode, 0 to 1.
+
+    Args:
+        model: maps (batch, ...) to (batch, classes).
+        x: inputs (n, ...).
+        y: labels, int64 (n,).
+        batch_size: samples a forward pass.
+
+    Raises:
+        ConfigError: no samples, or x and y differ in length.
+    """
+    if len(x) != len(y) or len(x) == 0:
+        raise ConfigError(f"evaluation needs as many inputs as labels, not {len(x)} and {len(y)}")
+    return (logits(model, x, batch_size).argmax(1) == y).double().mean().item()
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, x: Tensor, batch_size: int = 256) -> None:
+    """Measure the running mean and variance of every BatchNorm layer anew, after weights were cut or rounded.
+
+    Only BatchNorm runs in training mode; dropout stays off. The statistics are the plain average over equal
+    batches. Models without BatchNorm are left as they are.
+
+    Args:
+        model: changed in place (buffers only).
+        x: a few hundred training inputs (n, ...).
+        batch_size: largest number of samples a forward pass.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms or len(x) == 0:
+        return
+    momentum = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # cumulative average
+        with modes(model, training=norms):
+            for part in x.tensor_split(-(-len(x) // batch_size)):
+                model(part)
+    finally:
+        for norm, value in zip(norms, momentum, strict=True):
+            norm.momentum = value

@@ -1,0 +1,241 @@
+"""Training to the end: one function that gives the same weights for the same seed, killed or not."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from netfit.errors import JobError
+from netfit.seeding import derive
+
+from ._augment import Augment, augmentation
+from ._check import check_fits, check_numbers
+from ._checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from ._evaluate import evaluate, modes
+from ._optimizer import one_cycle, sgd
+from ._precision import autocast, memory_format, resolve_precision
+
+DISTILLATION_TEMPERATURE = 4.0
+REPORT_EVERY_S = 0.3
+
+Progress = Callable[[dict[str, Any]], None]
+OnEpoch = Callable[[int, nn.Module], None]
+
+
+@dataclass(frozen=True)
+class History:
+    """What a fit went through, one entry an epoch.
+
+    Args:
+        loss: mean training loss.
+        accuracy: accuracy on the augmented training samples while training, 0 to 1.
+        validation: accuracy on the validation samples after the epoch; empty when none were given.
+        seconds: wall time of each epoch.
+        precision: ``"bf16"`` or ``"fp32"``, as resolved.
+    """
+
+    loss: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    validation: tuple[float, ...]
+    seconds: tuple[float, ...]
+    precision: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything an epoch needs that does not change between epochs."""
+
+    model: nn.Module
+    teacher: nn.Module | None
+    optimizer: torch.optim.Optimizer
+    x: Tensor
+    y: Tensor
+    augment: Augment | None
+    epochs: int
+    batch_size: int
+    lr: float
+    seed: int
+    precision: str
+    layout: torch.memory_format
+    validation: tuple[Tensor, Tensor] | None
+    progress: Progress | None
+    on_epoch: OnEpoch | None
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch; the tail that does not fill a batch waits for another epoch's shuffle."""
+        return max(1, len(self.x) // self.batch_size)
+
+
+def fit(
+    model: nn.Module,
+    train: tuple[Tensor, Tensor],
+    *,
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    weight_decay: float,
+    seed: int,
+    augment: str | Augment | None = None,
+    teacher: nn.Module | None = None,
+    validation: tuple[Tensor, Tensor] | None = None,
+    precision: str = "auto",
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> History:
+    """Train a classifier in place with SGD, Nesterov momentum 0.9 and a one-cycle learning rate.
+
+    The result depends on the arguments and the seed only, not on having been killed and resumed. Frozen
+    parameters stay as they are. The model is left in evaluation mode.
+
+    Args:
+        model: maps (batch, ...) to logits (batch, classes).
+        train: inputs (n, ...) float32 and labels (n,) int64.
+        epochs: passes over the samples, in all (a resumed fit does the rest of them).
+        lr: highest learning rate of the cycle.
+        batch_size: samples a step.
+        weight_decay: L2 penalty on matrices and kernels.
+        seed: of shuffling, augmentation and dropout.
+        augment: ``"crop"``, ``"crop-flip"``, or a function of (batch, generator).
+        teacher: adds distillation: half the loss is the cross entropy with the labels, half is T^2 KL(teacher ||
+            model) at temperature T = 4. "Distilling the knowledge in a neural network", 2015.
+        validation: inputs and labels that are scored after each epoch.
+        precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 where the processor has units for it.
+        checkpoint: folder that holds the state after each epoch, and from which a killed fit goes on.
+        progress: called with a dict (epoch counted from 1, epochs, step, steps, loss, accuracy, lr, and
+            validation at the end of an epoch), a few times a second at most.
+        on_epoch: called with (epoch counted from 0, model in training mode) before each epoch; a resumed fit
+            calls it for the epochs already done too, before it loads the weights.
+
+    Raises:
+        ConfigError: an argument cannot be used, or the checkpoint belongs to another fit.
+        JobError: the loss is not finite; the checkpoint still holds the last good epoch.
+    """
+    precision = resolve_precision(precision)
+    check_numbers(epochs=epochs, lr=lr, batch_size=batch_size, weight_decay=weight_decay)
+    x, y = train
+    with memory_format(model, x) as layout, torch.random.fork_rng(devices=[]):
+        check_fits(model, x, y)
+        job = Job(
+            model, teacher, sgd(model, weight_decay), x, y, augmentation(augment, x), epochs,
+            min(batch_size, len(x)), lr, seed, precision, layout, validation, progress, on_epoch,
+        )  # fmt: skip
+        arguments = _arguments(job, weight_decay)
+        records = _resume(job, checkpoint, arguments) if checkpoint else []
+        for epoch in range(len(records), epochs):
+            records.append(_epoch(job, epoch))
+            if checkpoint:
+                save_checkpoint(checkpoint, arguments, records, model, job.optimizer)
+    model.eval()
+    columns = {k: tuple(r[k] for r in records if k in r) for k in ("loss", "accuracy", "validation", "seconds")}
+    return History(**columns, precision=precision)
+
+
+def _epoch(job: Job, epoch: int) -> dict[str, Any]:
+    """One epoch and its record."""
+    start = time.perf_counter()
+    torch.manual_seed(derive(job.seed, "epoch", epoch))  # dropout draws from the global generator
+    _prepare(job, epoch)
+    record = _train_epoch(job, epoch)
+    if job.validation:
+        with autocast(job.precision):
+            record["validation"] = evaluate(job.model, *job.validation)
+    record["seconds"] = time.perf_counter() - start
+    if job.progress:
+        last = {"step": job.steps, "lr": one_cycle((epoch + 1) * job.steps - 1, job.epochs * job.steps, job.lr)}
+        job.progress({"epoch": epoch + 1, "epochs": job.epochs, "steps": job.steps, **last, **record})
+    return record
+
+
+def _train_epoch(job: Job, epoch: int) -> dict[str, Any]:
+    """Every step of one epoch; returns mean loss and accuracy."""
+    generator = torch.Generator().manual_seed(derive(job.seed, "samples", epoch))
+    order = torch.randperm(len(job.x), generator=generator)
+    loss_sum = correct = 0.0
+    reported = time.monotonic()
+    for step in range(job.steps):
+        rows = order[step * job.batch_size : (step + 1) * job.batch_size]
+        x, y = job.x[rows], job.y[rows]
+        if job.augment:
+            x = job.augment(x, generator)
+        lr = one_cycle(epoch * job.steps + step, job.epochs * job.steps, job.lr)
+        loss, hits = _step(job, x.contiguous(memory_format=job.layout), y, lr)
+        if not math.isfinite(loss):
+            raise JobError(
+                f"training loss is {loss} in epoch {epoch + 1} of {job.epochs}, step {step + 1} of {job.steps}, "
+                f"at learning rate {lr:.3g}; lower the learning rate, or look for non-finite inputs"
+            )
+        loss_sum += loss
+        correct += hits
+        if job.progress and time.monotonic() - reported > REPORT_EVERY_S:
+            reported = time.monotonic()
+            seen = {"loss": loss_sum / (step + 1), "accuracy": correct / ((step + 1) * len(rows)), "lr": lr}
+            job.progress({"epoch": epoch + 1, "epochs": job.epochs, "step": step + 1, "steps": job.steps, **seen})
+    return {"loss": loss_sum / job.steps, "accuracy": correct / (job.steps * job.batch_size)}
+
+
+def _step(job: Job, x: Tensor, y: Tensor, lr: float) -> tuple[float, int]:
+    """One update; returns the loss before it and the number of right answers."""
+    for group in job.optimizer.param_groups:
+        group["lr"] = lr
+    with autocast(job.precision):
+        out = job.model(x)
+        target = None
+        if job.teacher is not None:
+            with torch.no_grad(), modes(job.teacher):
+                target = job.teacher(x)
+    loss = F.cross_entropy(out.float(), y)
+    if target is not None:
+        loss = 0.5 * loss + 0.5 * distillation(out.float(), target.float())
+    job.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    job.optimizer.step()
+    return loss.item(), int((out.argmax(1) == y).sum())
+
+
+def distillation(out: Tensor, target: Tensor) -> Tensor:
+    """T^2 KL(target || out) of softened classes; T^2 keeps the gradient's size independent of T."""
+    T = DISTILLATION_TEMPERATURE
+    soft = F.log_softmax(out / T, 1), F.log_softmax(target / T, 1)
+    return T**2 * F.kl_div(*soft, reduction="batchmean", log_target=True)
+
+
+def _prepare(job: Job, epoch: int) -> None:
+    job.model.train()
+    if job.on_epoch:
+        job.on_epoch(epoch, job.model)
+
+
+def _resume(job: Job, path: Path, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """Records of the epochs already done; their state is loaded into the model and the optimizer."""
+    saved = read_checkpoint(path, arguments)
+    if saved is None:
+        return []
+    records: list[dict[str, Any]] = saved.meta["records"]
+    for epoch in range(len(records)):  # what a hook froze or switched is not in the tensors
+        _prepare(job, epoch)
+    load_checkpoint(saved, job.model, job.optimizer)
+    return records
+
+
+def _arguments(job: Job, weight_decay: float) -> dict[str, Any]:
+    """What a resumed fit must share with the killed one for the result to be the same."""
+    name = getattr(job.augment, "__name__", None) or (job.augment and type(job.augment).__name__)
+    return {
+        "epochs": job.epochs,
+        "lr": job.lr,
+        "batch_size": job.batch_size,
+        "weight_decay": weight_decay,
+        "seed": job.seed,
+        "augment": name,
+        "teacher": job.teacher is not None,
+        "samples": len(job.x),
+        "precision": job.precision,
+    }
