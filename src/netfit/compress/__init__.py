@@ -1,0 +1,8 @@
+"""Compress a network: find its channel groups, cut them, measure what that costs."""
+
+from netfit.compress._groups import plan_channels
+from netfit.compress._importance import importance
+from netfit.compress._plan import ChannelGroup, ChannelPlan
+from netfit.compress._slice import slice_model
+
+__all__ = ["ChannelGroup", "ChannelPlan", "importance", "plan_channels", "slice_model"]

@@ -1,0 +1,208 @@
+"""Read torch-pruning's dependency graph into channel groups.
+
+torch-pruning answers "what goes along when these outputs of this layer go". The answers for all layers are united
+here channel by channel, so that layers which meet only through a chain of concatenations end in one group too.
+"""
+
+import contextlib
+import io
+import math
+import operator
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from netfit.compress._axes import Side, Slot, axis_of
+from netfit.compress._plan import ChannelGroup, Member
+from netfit.errors import UnsupportedLayerError
+
+Key = tuple[str, Side]
+"""One side of a layer, or ("name of a parameter", "out") for a bare nn.Parameter."""
+Note = tuple[tuple[Key, int], set[str], str | None]
+"""About the group of an element: operators it runs through, why it must be frozen."""
+
+
+class _Static(dict[Any, Any]):
+    """torch-pruning's node table after building.
+
+    ``get_pruning_group`` recomputes the index maps of all nodes by walking ``items()``, on every call. Nothing is
+    ever pruned on this graph, so the maps of the build stay valid and the walk would only make planning quadratic.
+    """
+
+    def items(self) -> Any:
+        return ()
+
+
+@dataclass
+class Coupling:
+    """One group as found, before it is checked: elements of layers by channel."""
+
+    positions: dict[Key, list[tuple[int, int]]]  # side of a layer -> (channel, position along the layer's axis)
+    size: int
+    operators: set[str] = field(default_factory=set)  # what the channels run through besides layers
+    frozen: str | None = None
+
+
+class _Union:
+    """Disjoint sets of hashable items."""
+
+    def __init__(self) -> None:
+        self.parent: dict[Any, Any] = {}
+
+    def find(self, item: Any) -> Any:
+        parent = self.parent
+        root = parent.setdefault(item, item)
+        while parent[root] != root:
+            root = parent[root]
+        while parent[item] != root:
+            parent[item], item = root, parent[item]
+        return root
+
+    def join(self, a: Any, b: Any) -> None:
+        self.parent[self.find(b)] = self.find(a)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def find_couplings(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[list[Coupling], dict[str, int]]:
+    """Couplings of a network, and the channel axis of every bare parameter; the model must be in evaluation mode.
+
+    Raises:
+        UnsupportedLayerError: tracing fails.
+    """
+    with _silence():
+        import torch_pruning
+
+        try:
+            with torch.enable_grad():
+                graph = torch_pruning.DependencyGraph().build_dependency(model, inputs, verbose=False)
+        except Exception as e:
+            what = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'no message'}"
+            raise UnsupportedLayerError(f"cannot find the channel groups of {type(model).__name__}: {what}") from e
+        graph.module2node = _Static(graph.module2node)
+        bare = {id(p): n for n, p in model.named_parameters()}
+        dims = {bare[id(p)]: int(dim) % p.ndim for p, dim in graph.unwrapped_parameters}
+        return _unite(graph, model), dims
+
+
+def _unite(graph: Any, model: nn.Module) -> list[Coupling]:
+    names: dict[int, str] = {id(m): n for n, m in model.named_modules()}
+    names |= {id(p): n for n, p in model.named_parameters()}
+    channels, layers = _Union(), _Union()  # elements of one channel; channels of one group
+    notes: list[Note] = []
+    for name, module in model.named_modules():
+        if not isinstance(module, _ConvNd | nn.Linear) or module not in graph.module2node:
+            continue
+        size = graph.get_pruner_of_module(module).get_out_channels(module)
+        root: Key = (name, "out")
+        if all((root, i) in channels.parent for i in range(size)):
+            continue  # an earlier group holds all of it
+        for i in range(size):
+            channels.find((root, i))
+        try:
+            items = list(
+                graph.get_pruning_group(module, graph.get_pruner_of_module(module).prune_out_channels, range(size))
+            )
+        except Exception as e:
+            notes.append(((root, 0), set(), f"torch-pruning cannot follow its channels ({type(e).__name__}: {e})"))
+            continue
+        notes.append(((root, 0), *_join(graph, items, root, names, channels)))
+    return _collect(channels, layers, notes, model)
+
+
+def _join(
+    graph: Any, items: list[Any], root: Key, names: dict[int, str], channels: _Union
+) -> tuple[set[str], str | None]:
+    """Unite the elements of one answer; what it runs through, and why it must be frozen."""
+    operators, frozen = set[str](), None
+    for item in items:
+        node = item.dep.target
+        side: Side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
+        if side == "out" and not node.outputs:  # nothing consumes it but the caller
+            frozen = "network output"
+        if id(node.module) not in names:
+            operators.add(type(node.module).__name__.strip("_").removesuffix("Op").lower())
+            continue
+        for local, origin in zip(item.idxs, item.root_idxs, strict=True):
+            channels.join((root, origin), ((names[id(node.module)], side), local))
+    return operators, frozen
+
+
+def _collect(channels: _Union, layers: _Union, notes: list[Note], model: nn.Module) -> list[Coupling]:
+    roots: dict[str, int] = {
+        n: i for i, (n, m) in enumerate(model.named_modules()) if isinstance(m, _ConvNd | nn.Linear)
+    }
+    elements = sorted(channels.parent, key=lambda e: e[1])
+    first: dict[Key, Any] = {}
+    for key, local in elements:  # all outputs of one layer are one group
+        if key[1] == "out" and key[0] in roots:
+            layers.join(first.setdefault(key, channels.find((key, local))), channels.find((key, local)))
+    grouped: dict[Any, dict[Key, list[tuple[Any, int]]]] = {}
+    for key, local in elements:
+        channel = channels.find((key, local))
+        grouped.setdefault(layers.find(channel), {}).setdefault(key, []).append((channel, local))
+    found = {}
+    for group, positions in grouped.items():
+        # Channels are numbered along the layer that has most of them, then the next.
+        widest = sorted(
+            (k for k in positions if k[1] == "out" and k[0] in roots), key=lambda k: (-len(positions[k]), roots[k[0]])
+        )
+        order: dict[Any, int] = {}
+        for key in widest:
+            for channel, _ in positions[key]:
+                order.setdefault(channel, len(order))
+        numbered = {k: sorted((order[c], p) for c, p in pairs) for k, pairs in positions.items()}
+        found[group] = Coupling(numbered, len(order))
+    for element, operators, frozen in notes:
+        coupling = found[layers.find(channels.find(element))]
+        coupling.operators |= operators
+        coupling.frozen = coupling.frozen or frozen
+    return list(found.values())
+
+
+def to_group(coupling: Coupling, model: nn.Module, dims: dict[str, int]) -> ChannelGroup:
+    """Resolve the layers of a coupling into tensors and attributes; freeze it where that is impossible."""
+    modules = dict(model.named_modules())
+    first = {id(t): n for n, t in (*model.named_parameters(), *model.named_buffers())}  # tied tensors have one name
+    order = {name: i for i, name in enumerate(modules)}
+    members: list[Member] = []
+    divisor, frozen = 1, coupling.frozen
+    for (name, side), pairs in coupling.positions.items():
+        channel, local = (torch.tensor(column) for column in zip(*pairs, strict=True))
+        if name not in modules:
+            members.append(Member(name, dims[name], channel, local))
+            continue
+        axis = axis_of(modules[name], side)
+        if axis is None:
+            frozen = frozen or f"{type(modules[name]).__name__} {name!r} cannot be sliced"
+            continue
+        if axis.divisor > 1 and not (len(local) == coupling.size and torch.equal(channel, local)):
+            frozen = frozen or f"{type(modules[name]).__name__} {name!r} splits channels of several groups into blocks"
+        divisor = math.lcm(divisor, axis.divisor)
+        members.extend(_member(modules[name], name, slot, channel, local, first) for slot in axis.slots)
+    layers = [n for n, side in coupling.positions if side == "out" and isinstance(modules.get(n), _ConvNd | nn.Linear)]
+    layers.sort(key=order.__getitem__)
+    if coupling.size <= divisor:
+        frozen = frozen or "a single channel" + (f" in each of {divisor} blocks" if divisor > 1 else "")
+    return ChannelGroup(layers[0], coupling.size, tuple(members), tuple(layers), frozen, divisor)
+
+
+def _member(module: nn.Module, layer: str, slot: Slot, channel: Tensor, local: Tensor, first: dict[int, str]) -> Member:
+    value: Any = operator.attrgetter(slot.attr)(module)
+    if slot.dim is None:
+        return Member(f"{layer}.{slot.attr}".lstrip("."), None, channel, local)
+    if slot.copies > 1:
+        step = value.shape[slot.dim] // slot.copies
+        local = (local[:, None] + torch.arange(slot.copies) * step).flatten()
+        channel = channel.repeat_interleave(slot.copies)
+    return Member(first[id(value)], slot.dim, channel, local, slot.blocks)
