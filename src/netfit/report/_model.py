@@ -59,6 +59,7 @@ class Code:
     """Text in a fixed-width font, such as commands to run."""
 
     text: str
+    note: str = ""
 
 
 Block = Table | Figure | Facts | Note | Code

@@ -28,8 +28,8 @@ PALETTE = {c: f"--c{i}" for i, c in enumerate(SERIES, 1)} | {
     PALE: "--pale",
 }
 
-# User units of the view box. A phone shows them at 0.8, a column of a desk screen at 1.
-WIDTH = 460
+# User units of the view box. A phone shows them at 0.9, a column of a desk screen at 1.2.
+WIDTH = 400
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "netfit",

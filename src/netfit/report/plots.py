@@ -11,7 +11,7 @@ __all__ = ["bars_grouped", "lines", "policy_strip", "scatter_pareto"]
 Point = tuple[float, float]
 
 _MARKERS = "osD^vP"
-_ROW = 17.0  # height of one layer's row, user units
+_ROW = 15.5  # height of one layer's row, user units
 # A precision keeps its colour in every report; the text beside each bar says it again.
 _PRECISION_ORDER = ("int8", "fp32", "bf16", "fp16", "int4")
 
@@ -35,9 +35,12 @@ def scatter_pareto(
     """
 
     def paint(figure: Any, ax: Any) -> None:
+        size = 4.6 if sum(map(len, groups.values())) < 200 else 3.2
         for i, (name, points) in enumerate(groups.items()):
             xy = [p for p in points if _finite(*p)]
-            ax.plot(*_columns(xy), _MARKERS[i % 6], color=_colour(i), ms=4.6, mew=0, alpha=0.7, label=name)
+            above = 2 + 1 / (1 + len(xy))  # a small group is not buried under a large one
+            style = {"color": _colour(i), "ms": size, "mew": 0, "alpha": 0.75, "zorder": above}
+            ax.plot(*_columns(xy), _MARKERS[i % 6], label=name, **style)
         steps = sorted(p for p in front if _finite(*p))
         if steps:
             ax.plot(*_columns(steps), color=INK, lw=1.3, ds="steps-post", label="Pareto front", zorder=3)
@@ -48,7 +51,7 @@ def scatter_pareto(
         ax.grid(True)
         _label(figure, ax, xlabel, ylabel, legend=True)
 
-    return draw(290, paint)
+    return draw(265, paint)
 
 
 def bars_grouped(names: Sequence[str], series: Mapping[str, Sequence[float]], *, xlabel: str) -> str:
@@ -109,8 +112,8 @@ def lines(series: Mapping[str, tuple[Sequence[float], ...]], *, xlabel: str, yla
             ax.plot(
                 x,
                 y,
-                marker,
                 ls="-",
+                marker=marker,
                 ds="steps-post" if steps else "default",
                 color=_colour(i),
                 lw=1.8,
@@ -121,7 +124,7 @@ def lines(series: Mapping[str, tuple[Sequence[float], ...]], *, xlabel: str, yla
         ax.xaxis.get_major_locator().set_params(integer=all(v == int(v) for s in series.values() for v in s[0]))
         _label(figure, ax, xlabel, ylabel, legend=len(series) > 1)
 
-    return draw(260, paint)
+    return draw(230, paint)
 
 
 def _mark_goal(ax: Any, goal: float) -> None:

@@ -72,7 +72,7 @@ def _times(rows: tuple[LayerRow, ...], part: str) -> Block | None:
     series = {"original": [t * scale for t in before], "compressed": [t * scale for t in after]}
     alt = "; ".join(f"{x.name}: {each(seconds, x.time_before_s)}, then {each(seconds, x.time_after_s)}" for x in rows)
     names = [x.name for x in rows]
-    return figure(f"Measured time{part}", alt, lambda: plots.bars_grouped(names, series, xlabel=unit))
+    return figure(f"Measured time of each layer{part}", alt, lambda: plots.bars_grouped(names, series, xlabel=unit))
 
 
 def _table(rows: tuple[LayerRow, ...]) -> Table:

@@ -32,9 +32,9 @@ def reproduce(r: CompressResult) -> Section:
     """The command, what to do with the result, and the software and machine it ran on."""
     blocks: list[Block] = []
     if r.command:
-        blocks.append(Code(r.command))
+        blocks.append(Code(r.command, "The command of this run"))
     if r.commands:
-        blocks += [Note("info", "Commands that use this result:"), Code("\n".join(r.commands))]
+        blocks.append(Code("\n".join(r.commands), "What to do with the result"))
     seed = {} if r.seed is None else {"seed": r.seed}
     for note, values in (("Seed and versions", seed | r.versions), ("Machine", r.host)):
         if values:

@@ -65,7 +65,7 @@ def _before_after(r: CompressResult) -> Table:
     b, f = r.base, r.final
     lines = (
         ("Accuracy, in torch", percent, b.accuracy, f.accuracy),
-        ("Accuracy, deployed file", percent, b.accuracy, f.accuracy_deployed),
+        ("Accuracy, deployed", percent, b.accuracy, f.accuracy_deployed),
         ("Latency", seconds, b.latency_s, f.latency_s),
         ("Multiply–adds", count, b.macs, f.macs),
         ("Parameters", count, b.params, f.params),

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["CompressResult", "Epoch", "LayerRow", "Trial"]
+__all__ = ["CompressResult", "LayerRow", "Trial"]
 
 
 class _Part(BaseModel):

@@ -6,7 +6,7 @@ from .. import plots
 from .._blocks import figure
 from .._format import digits, each, percent, yes_no
 from .._model import Block, Section, Table
-from ._schema import CompressResult, Epoch, Trial
+from ._schema import CompressResult, Trial
 
 __all__ = ["retraining", "search"]
 
@@ -15,8 +15,11 @@ def search(r: CompressResult) -> Section:
     """Every trial as a point, the best so far as a curve, and the table of both."""
     if not r.trials:
         return Section("Search")
-    points = {t.number: (t.ratio, t.score) for t in r.trials if t.ratio is not None and t.score is not None}
-    points = {n: xy for n, xy in points.items() if all(map(math.isfinite, xy))}
+    points = {
+        t.number: (t.ratio, 100 * t.score)
+        for t in r.trials
+        if t.ratio is not None and t.score is not None and math.isfinite(t.ratio) and math.isfinite(t.score)
+    }
     blocks = (_scatter(r, points), _progress(r.trials), _table(r))
     feasible = sum(t.feasible is True for t in r.trials)
     text = (
@@ -29,8 +32,8 @@ def search(r: CompressResult) -> Section:
 def retraining(r: CompressResult) -> Section:
     """Accuracy and loss by epoch."""
     blocks = (
-        _curve("Accuracy", [(e, e.accuracy) for e in r.history]),
-        _curve("Loss", [(e, e.loss) for e in r.history]),
+        _curve("Accuracy", "accuracy, %", 100.0, {e.epoch: e.accuracy for e in r.history}),
+        _curve("Loss", "loss", 1.0, {e.epoch: e.loss for e in r.history}),
     )
     return Section("Retraining", "", tuple(b for b in blocks if b))
 
@@ -46,10 +49,10 @@ def _scatter(r: CompressResult, points: dict[int, tuple[float, float]]) -> Block
     chosen = points.get(r.chosen) if r.chosen is not None else None
     alt = f"Scatter of {len(points)} trials, latency ratio against score; {len(front)} on the Pareto front"
     if chosen:
-        alt += f"; chosen: trial {r.chosen} with ratio {digits(chosen[0])} and score {percent(chosen[1])}"
+        alt += f"; chosen: trial {r.chosen} with ratio {digits(chosen[0])} and score {chosen[1]:.4g} %"
 
     def plot() -> str:
-        return plots.scatter_pareto(groups, front=front, chosen=chosen, goal=r.goal.latency, ylabel="score")
+        return plots.scatter_pareto(groups, front=front, chosen=chosen, goal=r.goal.latency, ylabel="score, %")
 
     return figure("Latency against score of every trial", alt, plot)
 
@@ -60,15 +63,15 @@ def _progress(trials: tuple[Trial, ...]) -> Block | None:
     for t in sorted(trials, key=lambda t: t.number):
         if t.feasible and t.score is not None and math.isfinite(t.score):
             xs.append(float(t.number))
-            ys.append(max(ys[-1], t.score) if ys else t.score)
+            ys.append(max([100 * t.score, *ys[-1:]]))
     if len(xs) < 2:
         return None
-    alt = f"The best score among trials that meet the goal rises from {percent(ys[0])} to {percent(ys[-1])}"
+    alt = f"The best score among trials that meet the goal rises from {ys[0]:.4g} to {ys[-1]:.4g} %"
     curve = {"best": (xs, ys)}
     return figure(
         "Best score so far among those that meet the goal",
         alt,
-        lambda: plots.lines(curve, xlabel="trial", ylabel="score", steps=True),
+        lambda: plots.lines(curve, xlabel="trial", ylabel="score, %", steps=True),
     )
 
 
@@ -90,12 +93,10 @@ def _table(r: CompressResult) -> Table:
     return Table(("trial", "origin", "latency ratio", "score", "meets the goal", ""), rows, "rlrrll", "Every trial")
 
 
-def _curve(label: str, values: list[tuple[Epoch, float | None]]) -> Block | None:
-    known = [(float(e.epoch), v) for e, v in values if v is not None and math.isfinite(v)]
+def _curve(name: str, ylabel: str, scale: float, values: dict[int, float | None]) -> Block | None:
+    known = {float(epoch): scale * v for epoch, v in values.items() if v is not None and math.isfinite(v)}
     if not known:
         return None
-    xs, ys = [x for x, _ in known], [y for _, y in known]
-    alt = f"{label} over {len(xs)} epochs, from {digits(ys[0])} to {digits(ys[-1])}"
-    return figure(
-        f"{label} by epoch", alt, lambda: plots.lines({label: (xs, ys)}, xlabel="epoch", ylabel=label.lower())
-    )
+    xs, ys = list(known), list(known.values())
+    alt = f"{name} over {len(xs)} epochs, from {digits(ys[0])} to {digits(ys[-1])}"
+    return figure(f"{name} by epoch", alt, lambda: plots.lines({name: (xs, ys)}, xlabel="epoch", ylabel=ylabel))
