@@ -56,9 +56,9 @@ BUILTINS = {
     "lenet5": Builtin(LeNet5, 10, MNIST, 12, Recipe(10, 0.05, 128, 5e-4, None)),
     "mlp": Builtin(MLP, 10, MNIST, 0, Recipe(10, 0.05, 128, 1e-4, None)),
     "resmlp": Builtin(ResMLP, 10, CIFAR, 4, Recipe(30, 0.05, 128, 5e-4, "crop-flip")),
-    "resnet18": Builtin(resnet18, 10, CIFAR, Recipe(14, 0.2, 128, 5e-4, "crop-flip")),
-    "resnet20": Builtin(resnet20, 10, CIFAR, Recipe(14, 0.2, 128, 5e-4, "crop-flip")),
-    "vgg8": Builtin(VGG8, 10, CIFAR, Recipe(14, 0.1, 128, 5e-4, "crop-flip")),
+    "resnet18": Builtin(resnet18, 10, CIFAR, 1, Recipe(14, 0.2, 128, 5e-4, "crop-flip")),
+    "resnet20": Builtin(resnet20, 10, CIFAR, 1, Recipe(14, 0.2, 128, 5e-4, "crop-flip")),
+    "vgg8": Builtin(VGG8, 10, CIFAR, 8, Recipe(14, 0.1, 128, 5e-4, "crop-flip")),
 }
 USER_RECIPE = Recipe(20, 0.1, 128, 5e-4, None)
 
