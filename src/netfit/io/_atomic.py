@@ -69,11 +69,12 @@ def read_json(path: str | Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+            size = os.fstat(file.fileno()).st_size
+            if size > max_bytes:
+                raise ArtifactError(f"{path} holds {size} bytes, the limit for this kind of file is {max_bytes}")
+            data = file.read(size)  # read(max_bytes) would allocate them all
     except OSError as e:
         raise ArtifactError(f"cannot read {path}: {e.strerror or e}") from e
-    if len(data) > max_bytes:
-        raise ArtifactError(f"{path} holds more than {max_bytes} bytes, the limit for this kind of file")
     return decode_json(path, data)
 
 

@@ -50,11 +50,11 @@ def load_tensors(home: Path, entry: Member) -> "dict[str, Tensor]":
                 raise damaged(place)
         with safe_open(place, framework="pt", device="cpu") as file:
             return {name: _read_one(place, file, name) for name in file.keys()}  # noqa: SIM118  no mapping
-    # RuntimeError, OverflowError: shapes whose product overflows; the rest is what the parser finds wrong
+    # What the parser finds wrong, and what torch says of shapes that overflow (with a C++ trace: one line of it)
     except (OSError, SafetensorError, RuntimeError, OverflowError, ValueError, TypeError) as e:
         if isinstance(e, ArtifactError):
             raise
-        raise ArtifactError(f"{place} cannot be read: {e}") from e
+        raise ArtifactError(f"{place} cannot be read: {str(e).partition(chr(10))[0]}") from e
 
 
 def _check_header(place: Path, size: int) -> None:
