@@ -115,7 +115,7 @@ def quantize_groups(x: Tensor, bits: int = 4, group_size: int = 256, seed: int =
     lo, hi = (rows.amin(1), rows.amax(1)) if n else (flat, flat)
     scale = (hi - lo) / (2**bits - 1)
     broken = ~torch.isfinite(scale)
-    inverse = torch.where((scale > 0) & ~broken, 1 / scale, 0.0)
+    inverse = torch.where(torch.isfinite(1 / scale), 1 / scale, 0.0)
     u = torch.rand(rows.shape, generator=torch.Generator(x.device).manual_seed(seed), device=x.device)
     codes = ((rows - lo[:, None]) * inverse[:, None]).add_(u).floor_().clamp_(0, 2**bits - 1)
     codes = torch.where(broken[:, None], 0.0, codes).to(torch.uint8).flatten()[:n]
