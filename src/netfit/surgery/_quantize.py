@@ -1,0 +1,208 @@
+"""`Quantize`: low precision at a layer, simulated exactly as the exported file will compute it.
+
+Fake quantization acts through call-site hooks: weights per output channel, activations per tensor, at the places the
+plan names. A per-channel symmetric weight scale commutes with BatchNorm folding, so training with BatchNorm unfolded
+scores the very integers that are exported.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from netfit.errors import ConfigError, UnsupportedLayerError
+from netfit.quant import Binary, FakeQuantize
+from netfit.workload import trace
+
+from ._hooks import CallHook, first_tensor, hooks_of, install
+from ._plan import LAYER_KINDS, QuantPlan, plan_quantization
+from ._technique import Mechanism, Site, Stage, Technique
+
+__all__ = ["Quantization", "Quantize", "calibrate", "freeze", "quantization"]
+
+Key = tuple[str, int]
+_BF16, _FP32 = 16, 32
+
+
+@dataclass(frozen=True)
+class Quantize(Technique):
+    """Run a layer (or a residual add, or a concatenation) at low precision.
+
+    Args:
+        weight_bits: 1 (sign times mean magnitude) to 8, 16 for bfloat16, 32 for full precision.
+        act_bits: 2 to 8, 16 for bfloat16, 32 for full precision. bfloat16 is for weights and activations alike.
+
+    Raises:
+        ConfigError: bits outside these ranges.
+
+    Example:
+        >>> Quantize().precision, Quantize(16, 16).precision, Quantize(weight_bits=4).precision
+        ('int8', 'bf16', 'w4a8')
+    """
+
+    weight_bits: int = 8
+    act_bits: int = 8
+
+    name: ClassVar[str] = "quantize"
+    stage: ClassVar[Stage] = Stage.QUANTIZE
+    mechanism: ClassVar[Mechanism] = "hook"
+    kinds: ClassVar[frozenset[str] | None] = LAYER_KINDS | {"add", "cat"}
+
+    def __post_init__(self) -> None:
+        allowed = {"weight_bits": (1, 2, 3, 4, 5, 6, 7, 8, 16, 32), "act_bits": (2, 3, 4, 5, 6, 7, 8, 16, 32)}
+        for field, values in allowed.items():
+            if getattr(self, field) not in values:
+                raise ConfigError(f"{field} must be one of {', '.join(map(str, values))}")
+        if (self.weight_bits == _BF16) != (self.act_bits == _BF16):
+            raise ConfigError("weight_bits and act_bits must both be 16 (bfloat16) or neither")
+        if self.act_bits == _FP32 and self.weight_bits != _FP32:
+            raise ConfigError("act_bits 32 needs weight_bits 32: weights alone do not make a layer run faster")
+
+    @property
+    def precision(self) -> str:
+        """Name on the precision ladder: fp32, bf16, int8, or w<weight bits>a<activation bits>."""
+        names = {(_FP32, _FP32): "fp32", (_BF16, _BF16): "bf16", (8, 8): "int8"}
+        return names.get((self.weight_bits, self.act_bits), f"w{self.weight_bits}a{self.act_bits}")
+
+    @classmethod
+    def rewrite(
+        cls, model: nn.Module, chosen: Mapping[Site, "Quantize"], example_inputs: tuple[torch.Tensor, ...]
+    ) -> nn.Module:
+        """Install fake quantization at the chosen sites; activations observe until `calibrate`."""
+        layers = {s.key: t for s, t in chosen.items() if s.kind in LAYER_KINDS}
+        joins = {s.key: t for s, t in chosen.items() if s.kind not in LAYER_KINDS}
+        workload = trace(model, *example_inputs)
+        missing = [k for k in layers if k not in {op.key for op in workload if op.params}]
+        if missing:
+            raise UnsupportedLayerError(f"{missing[0][0]} has no weight of its own to quantize")
+        plan = plan_quantization(
+            workload,
+            {k: (t.weight_bits, t.act_bits) for k, t in layers.items() if t.weight_bits < _BF16},
+            {k: t.act_bits if t.act_bits < _BF16 else None for k, t in joins.items()},
+        )
+        low = sorted(k for k, t in layers.items() if t.weight_bits == _BF16)
+        host = install(model, _hooks(plan, low))
+        host.quantization = Quantization(plan, tuple(low))  # type: ignore[assignment]
+        return model
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What `Quantize` did to a model.
+
+    Attributes:
+        plan: layers, rounding points and shared scales.
+        bf16: layers that run in bfloat16.
+    """
+
+    plan: QuantPlan
+    bf16: tuple[Key, ...]
+
+    def asked(self) -> dict[str, str]:
+        """Precision the policy asks of each layer that is not fp32."""
+        act = {k: self.plan.bits[head] for k, head in self.plan.inputs.items()}
+        low = {k: "int8" if (w, act[k]) == (8, 8) else f"w{w}a{act[k]}" for k, w in self.plan.layers.items()}
+        return {k[0]: p for k, p in low.items()} | {k[0]: "bf16" for k in self.bf16}
+
+
+class RoundWeight(CallHook):
+    """Rounds the weight argument of a convolution or linear call."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.quantizer: Any = Binary(axis=0) if bits == 1 else FakeQuantize.for_weight(bits, axis=0)
+
+    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if "weight" in kwargs:
+            return args, {**kwargs, "weight": self.quantizer(kwargs["weight"])}
+        return (args[0], self.quantizer(args[1]), *args[2:]), kwargs
+
+
+class RoundResult(CallHook):
+    """Rounds what an operation returns; hooks of one scale hold the same quantizer."""
+
+    def __init__(self, quantizer: FakeQuantize) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+
+    def after(self, result: Any) -> Any:
+        return first_tensor(result, self.quantizer)
+
+
+class BFloat16(CallHook):
+    """Rounds both operands to bfloat16; the sum stays fp32, as the hardware's does."""
+
+    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        def low(x: Any) -> Any:
+            return x.bfloat16().to(x.dtype) if isinstance(x, torch.Tensor) else x
+
+        return (low(args[0]), *map(low, args[1:2]), *args[2:]), {k: low(v) for k, v in kwargs.items()}
+
+
+def _hooks(plan: QuantPlan, bf16: Iterable[Key]) -> dict[Any, list[CallHook]]:
+    scales = {head: FakeQuantize.for_activation(bits) for head, bits in plan.bits.items()}
+    found: dict[Any, list[CallHook]] = {}
+    for (name, _), bits in plan.layers.items():
+        found[name, None] = [RoundWeight(bits)]  # a layer called several times has one weight
+    for name, _ in bf16:
+        found[name, None] = [BFloat16()]
+    for key, head in plan.points.items():
+        found.setdefault(key, []).append(RoundResult(scales[head]))
+    return found
+
+
+def quantization(model: nn.Module) -> Quantization | None:
+    """What `Quantize` did to a model, None when it did nothing."""
+    return getattr(hooks_of(model), "quantization", None)
+
+
+def scales(model: nn.Module) -> dict[Key, FakeQuantize]:
+    """Activation quantizer of each scale of the plan."""
+    host, state = hooks_of(model), quantization(model)
+    if host is None or state is None:
+        return {}
+    return {
+        head: next(h.quantizer for h in host.find(*key) if isinstance(h, RoundResult))
+        for key, head in state.plan.points.items()
+    }
+
+
+def weight_quantizer(model: nn.Module, layer: str) -> Any:
+    """Quantizer of one layer's weight."""
+    host = hooks_of(model)
+    found = host.find(layer, 0) if host is not None else []
+    return next(h.quantizer for h in found if isinstance(h, RoundWeight))
+
+
+def calibrate(model: nn.Module, batches: Iterable[torch.Tensor | tuple[torch.Tensor, ...]]) -> None:
+    """Set the activation scales of a quantized model from real inputs; it rounds from then on.
+
+    Args:
+        model: result of `apply` with `Quantize`.
+        batches: inputs; a tuple holds several arguments of one call.
+
+    Raises:
+        ConfigError: the model has something to calibrate but there was no batch.
+    """
+    observers = list(scales(model).values())
+    for q in observers:
+        q.observe()
+    training, seen = model.training, 0
+    model.eval()
+    with torch.no_grad():
+        for batch in batches:
+            model(*batch if isinstance(batch, tuple) else (batch,))
+            seen += 1
+    model.train(training)
+    if observers and not seen:
+        raise ConfigError("no calibration data: calibrate needs at least one batch of real inputs")
+    for q in observers:
+        q.quantize()
+
+
+def freeze(model: nn.Module) -> None:
+    """Fix the activation scales: statistics no longer follow the data."""
+    for q in scales(model).values():
+        q.freeze()
