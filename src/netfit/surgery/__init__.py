@@ -1,16 +1,15 @@
 """Change a network by a policy: sites, techniques, the one verb `apply`, and the hooks behind it."""
 
 from ._apply import apply
+from ._artifact import load, open_model, save
 from ._hooks import CallHook, install, plain
-from ._plan import QuantPlan
 from ._policy import Policy
-from ._quantize import Quantization, Quantize, calibrate, freeze, quantization
+from ._quantize import Quantization, Quantize, calibrate
 from ._technique import Site, Stage, Technique, sites
 
 __all__ = [
     "CallHook",
     "Policy",
-    "QuantPlan",
     "Quantization",
     "Quantize",
     "Site",
@@ -18,9 +17,10 @@ __all__ = [
     "Technique",
     "apply",
     "calibrate",
-    "freeze",
     "install",
+    "load",
+    "open_model",
     "plain",
-    "quantization",
+    "save",
     "sites",
 ]

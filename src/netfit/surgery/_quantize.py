@@ -20,7 +20,7 @@ from ._hooks import CallHook, first_tensor, hooks_of, install
 from ._plan import LAYER_KINDS, QuantPlan, plan_quantization
 from ._technique import Mechanism, Site, Stage, Technique
 
-__all__ = ["Quantization", "Quantize", "calibrate", "freeze", "quantization"]
+__all__ = ["Quantization", "Quantize", "calibrate"]
 
 Key = tuple[str, int]
 _BF16, _FP32 = 16, 32
@@ -82,29 +82,51 @@ class Quantize(Technique):
             {k: (t.weight_bits, t.act_bits) for k, t in layers.items() if t.weight_bits < _BF16},
             {k: t.act_bits if t.act_bits < _BF16 else None for k, t in joins.items()},
         )
-        low = sorted(k for k, t in layers.items() if t.weight_bits == _BF16)
+        low = tuple(sorted({k[0] for k, t in layers.items() if t.weight_bits == _BF16}))
         host = install(model, _hooks(plan, low))
-        host.quantization = Quantization(plan, tuple(low))  # type: ignore[assignment]
+        host.quant_plan, host.quant_bf16 = plan, low  # type: ignore[assignment]
         return model
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """What `Quantize` did to a model.
+    """What `Quantize` did to a model, read off the model.
 
     Attributes:
         plan: layers, rounding points and shared scales.
-        bf16: layers that run in bfloat16.
+        bf16: names of the layers that run in bfloat16.
+        weights: quantizer of each quantized layer's weight, by layer name.
+        activations: quantizer of each scale of the plan.
     """
 
     plan: QuantPlan
-    bf16: tuple[Key, ...]
+    bf16: tuple[str, ...]
+    weights: Mapping[str, Any]
+    activations: Mapping[Key, FakeQuantize]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Quantization | None":
+        """Read it off a model; None when nothing of it is quantized."""
+        host = hooks_of(model)
+        plan = getattr(host, "quant_plan", None)
+        if host is None or not isinstance(plan, QuantPlan):
+            return None
+        hooks = {name: host.find(*key) for key in plan.layers for name in [key[0]]}
+        weights = {n: next(h.quantizer for h in hs if isinstance(h, RoundWeight)) for n, hs in hooks.items()}
+        points = {head: host.find(*key) for key, head in plan.points.items()}
+        activations = {k: next(h.quantizer for h in hs if isinstance(h, RoundResult)) for k, hs in points.items()}
+        return cls(plan, host.quant_bf16, weights, activations)  # type: ignore[arg-type]
 
     def asked(self) -> dict[str, str]:
         """Precision the policy asks of each layer that is not fp32."""
         act = {k: self.plan.bits[head] for k, head in self.plan.inputs.items()}
-        low = {k: "int8" if (w, act[k]) == (8, 8) else f"w{w}a{act[k]}" for k, w in self.plan.layers.items()}
-        return {k[0]: p for k, p in low.items()} | {k[0]: "bf16" for k in self.bf16}
+        low = {k[0]: Quantize(w, act[k]).precision for k, w in self.plan.layers.items()}
+        return low | dict.fromkeys(self.bf16, "bf16")
+
+    def freeze(self) -> None:
+        """Fix the activation scales: statistics no longer follow the data."""
+        for q in self.activations.values():
+            q.freeze()
 
 
 class RoundWeight(CallHook):
@@ -141,39 +163,16 @@ class BFloat16(CallHook):
         return (low(args[0]), *map(low, args[1:2]), *args[2:]), {k: low(v) for k, v in kwargs.items()}
 
 
-def _hooks(plan: QuantPlan, bf16: Iterable[Key]) -> dict[Any, list[CallHook]]:
+def _hooks(plan: QuantPlan, bf16: Iterable[str]) -> dict[Any, list[CallHook]]:
     scales = {head: FakeQuantize.for_activation(bits) for head, bits in plan.bits.items()}
     found: dict[Any, list[CallHook]] = {}
     for (name, _), bits in plan.layers.items():
         found[name, None] = [RoundWeight(bits)]  # a layer called several times has one weight
-    for name, _ in bf16:
+    for name in bf16:
         found[name, None] = [BFloat16()]
     for key, head in plan.points.items():
         found.setdefault(key, []).append(RoundResult(scales[head]))
     return found
-
-
-def quantization(model: nn.Module) -> Quantization | None:
-    """What `Quantize` did to a model, None when it did nothing."""
-    return getattr(hooks_of(model), "quantization", None)
-
-
-def scales(model: nn.Module) -> dict[Key, FakeQuantize]:
-    """Activation quantizer of each scale of the plan."""
-    host, state = hooks_of(model), quantization(model)
-    if host is None or state is None:
-        return {}
-    return {
-        head: next(h.quantizer for h in host.find(*key) if isinstance(h, RoundResult))
-        for key, head in state.plan.points.items()
-    }
-
-
-def weight_quantizer(model: nn.Module, layer: str) -> Any:
-    """Quantizer of one layer's weight."""
-    host = hooks_of(model)
-    found = host.find(layer, 0) if host is not None else []
-    return next(h.quantizer for h in found if isinstance(h, RoundWeight))
 
 
 def calibrate(model: nn.Module, batches: Iterable[torch.Tensor | tuple[torch.Tensor, ...]]) -> None:
@@ -186,7 +185,8 @@ def calibrate(model: nn.Module, batches: Iterable[torch.Tensor | tuple[torch.Ten
     Raises:
         ConfigError: the model has something to calibrate but there was no batch.
     """
-    observers = list(scales(model).values())
+    state = Quantization.of(model)
+    observers = list(state.activations.values()) if state else []
     for q in observers:
         q.observe()
     training, seen = model.training, 0
@@ -200,9 +200,3 @@ def calibrate(model: nn.Module, batches: Iterable[torch.Tensor | tuple[torch.Ten
         raise ConfigError("no calibration data: calibrate needs at least one batch of real inputs")
     for q in observers:
         q.quantize()
-
-
-def freeze(model: nn.Module) -> None:
-    """Fix the activation scales: statistics no longer follow the data."""
-    for q in scales(model).values():
-        q.freeze()
