@@ -30,7 +30,7 @@ def write(report: Report, path: str | Path) -> Path:
         ArtifactError: the file cannot be written.
     """
     path = Path(path)
-    io.write_bytes(path, render(report).encode())
+    io.write_bytes(path, render(report).encode(errors="replace"))  # JSON may hold half a surrogate pair
     return path
 
 

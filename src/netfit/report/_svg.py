@@ -66,6 +66,8 @@ def draw(height: float, paint: Callable[[Any, Any], None]) -> str:
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         # Widths are guessed with matplotlib's font; the reader's browser has its own glyphs.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        # Too little room for the labels: drawn without the axes' exact place, not left out.
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")
         figure = canvas.Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
         paint(figure, figure.subplots())
         figure.savefig(raw, format="svg", transparent=True, metadata={"Date": None})
@@ -73,11 +75,12 @@ def draw(height: float, paint: Callable[[Any, Any], None]) -> str:
 
 
 def clip_name(name: str, width: int = 24) -> str:
-    """Shorten a layer's name in front: its end says more.
+    """Shorten a name in front, since the end of a layer's name says more; one line, no control characters.
 
     >>> clip_name("features.stage3.block11.conv2.depthwise")
     '…block11.conv2.depthwise'
     """
+    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     return name if len(name) <= width else "…" + name[1 - width :]
 
 

@@ -87,7 +87,7 @@ def policy_strip(layers: Sequence[tuple[str, int, int, str]]) -> str:
             of = [(r, layer[2]) for r, layer in enumerate(layers) if layer[3] == precision]
             ax.barh([r for r, _ in of], [k for _, k in of], 0.72, color=colours[precision], label=precision)
         for row, (_, channels, kept, precision) in enumerate(layers):
-            text = f"{kept}/{channels} {precision}"
+            text = f"{kept}/{channels} {clip_name(precision, 8)}"
             ax.annotate(text, (channels, row), (4, 0), textcoords="offset points", va="center", size=9, color=MUTED)
         ax.set_xlim(0, widest * 1.32)  # room for the text beside the widest bar
         _rows(ax, [layer[0] for layer in layers])
@@ -175,5 +175,6 @@ def _label(figure: Any, ax: Any, xlabel: str, ylabel: str, *, legend: bool) -> N
     ax.set_xlabel(xlabel, loc="right")
     ax.set_title(ylabel, loc="left", pad=8)  # upright above the axis: readable on a phone
     ax.tick_params(axis="x", length=3)
-    if legend and ax.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside upper left", ncols=4, labelcolor=INK)
+    handles, names = ax.get_legend_handles_labels()
+    if legend and handles:
+        figure.legend(handles, [clip_name(n, 16) for n in names], loc="outside upper left", ncols=4, labelcolor=INK)

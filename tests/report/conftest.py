@@ -1,7 +1,16 @@
 """Results of made-up compress runs, complete enough to fill every part of a report."""
 
 import random
+from collections.abc import Callable
 from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def make_result() -> Callable[..., dict[str, Any]]:
+    """`make_result(trials)` is a new `result.json` of a compress run."""
+    return compress_result
 
 
 def compress_result(trials: int = 120, seed: int = 0) -> dict[str, Any]:
