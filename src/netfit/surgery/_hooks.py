@@ -39,6 +39,10 @@ class Hooks(nn.Module):
         self.at = nn.ModuleDict()
         self._mode: CallSites | None = None
 
+    def forward(self, x: Any) -> Any:
+        """Hand the input on: a sequential container runs every child it has."""
+        return x
+
     def add(self, key: SiteKey, hook: CallHook) -> None:
         """Install one hook; ``call`` None means every call of that place."""
         name = _encode(key)

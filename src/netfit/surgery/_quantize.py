@@ -14,7 +14,7 @@ from torch import nn
 
 from netfit.errors import ConfigError, UnsupportedLayerError
 from netfit.quant import Binary, FakeQuantize
-from netfit.workload import trace
+from netfit.workload import Workload, trace
 
 from ._hooks import CallHook, first_tensor, hooks_of, install
 from ._plan import LAYER_KINDS, QuantPlan, plan_quantization
@@ -77,14 +77,14 @@ class Quantize(Technique):
         missing = [k for k in layers if k not in {op.key for op in workload if op.params}]
         if missing:
             raise UnsupportedLayerError(f"{missing[0][0]} has no weight of its own to quantize")
-        plan = plan_quantization(
-            workload,
+        request = (
             {k: (t.weight_bits, t.act_bits) for k, t in layers.items() if t.weight_bits < _BF16},
             {k: t.act_bits if t.act_bits < _BF16 else None for k, t in joins.items()},
         )
+        plan = plan_quantization(workload, *request)
         low = tuple(sorted({k[0] for k, t in layers.items() if t.weight_bits == _BF16}))
         host = install(model, _hooks(plan, low))
-        host.quant_plan, host.quant_bf16 = plan, low  # type: ignore[assignment]
+        host.quant_plan, host.quant_bf16, host.quant_request = plan, low, request  # type: ignore[assignment]
         return model
 
 
@@ -97,12 +97,14 @@ class Quantization:
         bf16: names of the layers that run in bfloat16.
         weights: quantizer of each quantized layer's weight, by layer name.
         activations: quantizer of each scale of the plan.
+        request: (weight bits, activation bits) of each layer and bits of each named join, as the policy asked.
     """
 
     plan: QuantPlan
     bf16: tuple[str, ...]
     weights: Mapping[str, Any]
     activations: Mapping[Key, FakeQuantize]
+    request: tuple[Mapping[Key, tuple[int, int]], Mapping[Key, int | None]]
 
     @classmethod
     def of(cls, model: nn.Module) -> "Quantization | None":
@@ -115,7 +117,14 @@ class Quantization:
         weights = {n: next(h.quantizer for h in hs if isinstance(h, RoundWeight)) for n, hs in hooks.items()}
         points = {head: host.find(*key) for key, head in plan.points.items()}
         activations = {k: next(h.quantizer for h in hs if isinstance(h, RoundResult)) for k, hs in points.items()}
-        return cls(plan, host.quant_bf16, weights, activations)  # type: ignore[arg-type]
+        return cls(plan, host.quant_bf16, weights, activations, host.quant_request)  # type: ignore[arg-type]
+
+    def plan_for(self, workload: Workload) -> QuantPlan:
+        """The same choice planned on another form of the network, such as one with BatchNorm folded.
+
+        Scales keep their names, because a chain is named after the operation that BatchNorm and ReLU follow.
+        """
+        return plan_quantization(workload, *self.request)
 
     def asked(self) -> dict[str, str]:
         """Precision the policy asks of each layer that is not fp32."""
@@ -154,13 +163,13 @@ class RoundResult(CallHook):
 
 
 class BFloat16(CallHook):
-    """Rounds both operands to bfloat16; the sum stays fp32, as the hardware's does."""
+    """Rounds both operands to bfloat16; sum and bias stay fp32, as on hardware."""
 
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         def low(x: Any) -> Any:
             return x.bfloat16().to(x.dtype) if isinstance(x, torch.Tensor) else x
 
-        return (low(args[0]), *map(low, args[1:2]), *args[2:]), {k: low(v) for k, v in kwargs.items()}
+        return (*map(low, args[:2]), *args[2:]), {k: low(v) if k == "weight" else v for k, v in kwargs.items()}
 
 
 def _hooks(plan: QuantPlan, bf16: Iterable[str]) -> dict[Any, list[CallHook]]:
