@@ -6,7 +6,7 @@ from typing import Any
 
 from netfit.errors import MissingExtraError
 
-from ._format import MISSING, digits, yes_no
+from ._format import MISSING, yes_no
 from ._model import Block, Figure, Note, Table
 
 __all__ = ["cell", "figure", "pairs"]
@@ -34,7 +34,7 @@ def cell(value: Any) -> str:
     if isinstance(value, bool):
         return yes_no(value)
     if isinstance(value, float):
-        return digits(value)
+        return f"{value:.6g}"
     if isinstance(value, list) and all(isinstance(v, str | int) for v in value):
         value = ", ".join(map(str, value))
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -51,9 +51,9 @@ def size(value: float) -> str:
 def percent(value: float) -> str:
     """
     >>> percent(0.9172), percent(0.75)
-    ('91.72 %', '75 %')
+    ('91.72 %', '75.00 %')
     """
-    return f"{100 * value:.4g} %"
+    return f"{100 * value:.2f} %"
 
 
 def points(difference: float) -> str:

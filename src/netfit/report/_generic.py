@@ -30,9 +30,13 @@ def _block(value: dict[str, Any] | list[Any]) -> Block:
     if not all(isinstance(item, dict) for item in value):
         return Table(("", ""), tuple((str(i), cell(v)) for i, v in enumerate(value)), "r", note)
     columns = tuple(dict.fromkeys(key for item in value for key in item))
-    numeric = [all(isinstance(item.get(c), int | float | None) for item in value) for c in columns]
+    numeric = [all(_is_number(item.get(c)) for item in value) for c in columns]
     rows = tuple(tuple(cell(item.get(c)) for c in columns) for item in value)
     return Table(columns, rows, "".join("r" if n else "l" for n in numeric), note)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _words(key: str) -> str:

@@ -2,7 +2,7 @@
 
 from .. import plots
 from .._blocks import figure
-from .._format import MISSING, change, count, digits, each, percent, seconds, whole
+from .._format import MISSING, change, count, digits, each, seconds, whole
 from .._model import Block, Section, Table
 from ._schema import CompressResult, LayerRow
 
@@ -31,7 +31,7 @@ def sensitivity(r: CompressResult) -> Section:
             (group, *(each(digits, cells.get((group, f))) for f in fractions))
             for group in dict.fromkeys(s.group for s in r.sensitivity)
         )
-        columns = ("group", *(f"{percent(f)} kept" for f in fractions))
+        columns = ("group", *(f"{100 * f:g} % kept" for f in fractions))
         note = "Change of the output (KL divergence) when only this group is pruned"
         blocks.append(Table(columns, rows, "l" + "r" * len(fractions), note))
     if r.frozen_groups:

@@ -47,6 +47,8 @@ class Yardstick(_Part):
 
 
 class LayerRow(_Part):
+    """One layer before and after: channels, precision asked and executed, MACs, time."""
+
     name: str = "?"
     kind: str = ""
     channels: int | None = None
@@ -69,6 +71,8 @@ class Substituted(_Part):
 
 
 class Trial(_Part):
+    """One policy of the search; the score is its accuracy before retraining."""
+
     number: int
     origin: str = "?"
     ratio: float | None = None
@@ -77,18 +81,24 @@ class Trial(_Part):
 
 
 class Epoch(_Part):
+    """One epoch of retraining."""
+
     epoch: int
     loss: float | None = None
     accuracy: float | None = None
 
 
 class Sensitivity(_Part):
+    """Divergence of the output when one group keeps this fraction of its channels."""
+
     group: str = "?"
     kept_fraction: float
     kl: float | None = None
 
 
 class Frozen(_Part):
+    """A group that was not pruned, and why."""
+
     group: str = "?"
     reason: str = ""
 

@@ -49,7 +49,7 @@ def _scatter(r: CompressResult, points: dict[int, tuple[float, float]]) -> Block
     chosen = points.get(r.chosen) if r.chosen is not None else None
     alt = f"Scatter of {len(points)} trials, latency ratio against score; {len(front)} on the Pareto front"
     if chosen:
-        alt += f"; chosen: trial {r.chosen} with ratio {digits(chosen[0])} and score {chosen[1]:.4g} %"
+        alt += f"; chosen: trial {r.chosen} with ratio {digits(chosen[0])} and score {chosen[1]:.2f} %"
 
     def plot() -> str:
         return plots.scatter_pareto(groups, front=front, chosen=chosen, goal=r.goal.latency, ylabel="score, %")
@@ -66,7 +66,7 @@ def _progress(trials: tuple[Trial, ...]) -> Block | None:
             ys.append(max([100 * t.score, *ys[-1:]]))
     if len(xs) < 2:
         return None
-    alt = f"The best score among trials that meet the goal rises from {ys[0]:.4g} to {ys[-1]:.4g} %"
+    alt = f"The best score among trials that meet the goal rises from {ys[0]:.2f} to {ys[-1]:.2f} %"
     curve = {"best": (xs, ys)}
     return figure(
         "Best score so far among those that meet the goal",
@@ -95,7 +95,7 @@ def _table(r: CompressResult) -> Table:
 
 def _curve(name: str, ylabel: str, scale: float, values: dict[int, float | None]) -> Block | None:
     known = {float(epoch): scale * v for epoch, v in values.items() if v is not None and math.isfinite(v)}
-    if not known:
+    if len(known) < 2:
         return None
     xs, ys = list(known), list(known.values())
     alt = f"{name} over {len(xs)} epochs, from {digits(ys[0])} to {digits(ys[-1])}"
