@@ -45,7 +45,7 @@ def _bit_values(words: Tensor) -> Tensor:
 def _pack_planes_reference(codes: Tensor, bits: int) -> Tensor:
     _check_codes(codes, bits)
     rows, k = codes.shape
-    padded = torch.nn.functional.pad(codes, (0, -k % 64)).long().reshape(rows, -1, 64)
+    padded = torch.nn.functional.pad(codes, (0, -k % 64)).long().reshape(rows, -(-k // 64), 64)
     planes = [(padded >> p & 1) << torch.arange(64, device=codes.device) for p in range(bits)]
     return torch.stack([plane.sum(-1) for plane in planes])
 

@@ -22,13 +22,13 @@ class Format(Protocol):
 
 
 class _StraightThrough(torch.autograd.Function):
-    """The value of `y`, the gradient of `x` where `mask` holds.
+    """The value of `y`, with `slope` (a mask, or None for 1) for its derivative by `x`.
 
     `x + (y - x).detach()`, the usual one-liner, rounds twice and returns numbers that are not on the grid.
     """
 
     @staticmethod
-    def forward(x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(x: Tensor, y: Tensor, slope: Tensor | None) -> Tensor:
         return y.clone()
 
     @staticmethod
@@ -37,12 +37,12 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (mask,) = ctx.saved_tensors
-        return grads[0] if mask is None else grads[0] * mask, None, None
+        (slope,) = ctx.saved_tensors
+        return grads[0] if slope is None else (grads[0] * slope).to(grads[0].dtype), None, None
 
 
-def _straight_through(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-    out: Tensor = _StraightThrough.apply(x, y.to(x.dtype), mask)
+def _straight_through(x: Tensor, y: Tensor, slope: Tensor | None = None) -> Tensor:
+    out: Tensor = _StraightThrough.apply(x, y.to(x.dtype), slope)
     return out
 
 
@@ -127,12 +127,15 @@ class Logarithmic:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Quantize `x`; what is not positive becomes the smallest value and gets no gradient."""
+        values = x.detach().float()
         step = self.octaves / (2**self.bits - 1)
-        log = torch.log2(x.float().clamp_min(torch.finfo(torch.float32).tiny))
-        code = ((self.top - log.detach()) / step).round()
+        log = torch.log2(values.clamp_min(torch.finfo(torch.float32).tiny))
+        code = ((self.top - log) / step).round()
         clipped = code.clamp(0, 2**self.bits - 1)
-        y = torch.exp2(_straight_through(log, self.top - clipped * step, code == clipped))
-        return y.to(x.dtype)
+        # A table, because torch.exp2 gives different last bits in its vector and its scalar loop.
+        grid = torch.tensor([2 ** (self.top - k * step) for k in range(2**self.bits)], device=x.device)
+        y = grid[clipped.long()]
+        return _straight_through(x, y, torch.where((code == clipped) & (values > 0), y / values, 0.0))
 
 
 @dataclass(frozen=True)
