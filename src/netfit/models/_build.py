@@ -51,7 +51,7 @@ class Builtin:
 CIFAR = (3, 32, 32)
 MNIST = (1, 28, 28)
 BUILTINS = {
-    "digits-cnn": Builtin(DigitsCNN, 10, (1, 8, 8), 2, Recipe(20, 0.1, 32, 5e-4, "crop")),
+    "digits-cnn": Builtin(DigitsCNN, 10, (1, 8, 8), 2, Recipe(15, 0.1, 32, 5e-4, None)),
     "ds-cnn": Builtin(DSCNN, 6, (1, 40, 148), 2, Recipe(30, 0.1, 64, 5e-4, None)),
     "lenet5": Builtin(LeNet5, 10, MNIST, 12, Recipe(10, 0.05, 128, 5e-4, None)),
     "mlp": Builtin(MLP, 10, MNIST, 0, Recipe(10, 0.05, 128, 1e-4, None)),

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def fit(
     teacher: nn.Module | None = None,
     validation: tuple[Tensor, Tensor] | None = None,
     precision: str = "auto",
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: Progress | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> History:
@@ -121,18 +122,19 @@ def fit(
     precision = resolve_precision(precision)
     check_numbers(epochs=epochs, lr=lr, batch_size=batch_size, weight_decay=weight_decay)
     x, y = train
-    with memory_format(model, x) as layout, torch.random.fork_rng(devices=[]):
+    listening = modes(teacher) if teacher else nullcontext()
+    with memory_format(model, x) as layout, torch.random.fork_rng(devices=[]), listening:
         check_fits(model, x, y)
         job = Job(
             model, teacher, sgd(model, weight_decay), x, y, augmentation(augment, x), epochs,
             min(batch_size, len(x)), lr, seed, precision, layout, validation, progress, on_epoch,
         )  # fmt: skip
         arguments = _arguments(job, weight_decay)
-        records = _resume(job, checkpoint, arguments) if checkpoint else []
+        records = _resume(job, Path(checkpoint), arguments) if checkpoint else []
         for epoch in range(len(records), epochs):
             records.append(_epoch(job, epoch))
             if checkpoint:
-                save_checkpoint(checkpoint, arguments, records, model, job.optimizer)
+                save_checkpoint(Path(checkpoint), arguments, records, model, job.optimizer)
     model.eval()
     columns = {k: tuple(r[k] for r in records if k in r) for k in ("loss", "accuracy", "validation", "seconds")}
     return History(**columns, precision=precision)
@@ -144,6 +146,8 @@ def _epoch(job: Job, epoch: int) -> dict[str, Any]:
     torch.manual_seed(derive(job.seed, "epoch", epoch))  # dropout draws from the global generator
     _prepare(job, epoch)
     record = _train_epoch(job, epoch)
+    if not all(parameter.isfinite().all() for parameter in job.model.parameters()):
+        raise JobError(f"a weight is not finite after epoch {epoch + 1} of {job.epochs}; lower the learning rate")
     if job.validation:
         with autocast(job.precision):
             record["validation"] = evaluate(job.model, *job.validation)
@@ -189,7 +193,7 @@ def _step(job: Job, x: Tensor, y: Tensor, lr: float) -> tuple[float, int]:
         out = job.model(x)
         target = None
         if job.teacher is not None:
-            with torch.no_grad(), modes(job.teacher):
+            with torch.no_grad():
                 target = job.teacher(x)
     loss = F.cross_entropy(out.float(), y)
     if target is not None:

@@ -43,8 +43,8 @@ def one_cycle(step: int, steps: int, peak: float) -> float:
         steps: of the whole fit.
         peak: highest rate.
 
-    >>> [round(one_cycle(step, 11, 1.0), 3) for step in (0, 2, 6, 10)]
-    [0.04, 1.0, 0.5, 0.0]
+    >>> [round(one_cycle(step, steps=10, peak=1.0), 3) for step in (0, 1, 2, 9)]
+    [0.04, 0.52, 1.0, 0.0]
     """
     top = WARM_UP * steps - 1
     if step <= top:
