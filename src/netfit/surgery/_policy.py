@@ -127,7 +127,7 @@ class Policy(Mapping[str, tuple[Technique, ...]]):
 
     def to_toml(self) -> str:
         """The policy as the text of a TOML file."""
-        lines: list[str] = []
+        lines: list[str] = [] if self else ["[policy]"]
         for pattern, listed in self.to_dict().items():
             lines.append(f"[policy.{json.dumps(pattern)}]")
             for name, settings in listed.items():
