@@ -1,4 +1,4 @@
-"""A network as ONNX, named so that every tensor and layer can be found again.
+"""An exported program as ONNX, named so that every tensor and layer can be found again.
 
 Values are called like the nodes of the exported graph (the tensor names of `netfit.workload`), initializers like the
 parameters, and nodes like the call site they belong to. Runtimes keep node names through their own rewriting, which
@@ -20,35 +20,13 @@ from torch import nn
 from netfit.errors import UnsupportedLayerError, require
 from netfit.workload import export_program
 
-from ._program import fold_batch_norm
-
 # The operator that does the work of a call site; the others of the same site are its helpers.
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
 _FX_NODE = re.compile(r"%(\w+) :")
 
 
-def to_onnx(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> Any:
-    """Export a model in evaluation mode, with batch norm folded and the batch dimension open.
-
-    Args:
-        model: any module `torch.export` can export; untouched.
-        example_inputs: one tensor for each input of the network, batch first.
-
-    Returns:
-        An ``onnx.ModelProto`` whose nodes are named after their call sites: ``"layer1.0.conv1"``, ``"conv#1"`` for
-        the second call of the same place, ``"site/Reshape"`` for helpers of a site.
-
-    Raises:
-        UnsupportedLayerError: an operator has no ONNX form.
-        MissingExtraError: the extra ``export`` is not installed.
-    """
-    program = open_program(model, example_inputs)
-    fold_batch_norm(program)
-    return lower(program, type(model).__name__)
-
-
 def lower(program: torch.export.ExportedProgram, name: str) -> Any:
-    """ONNX form of a program from `open_program`; `name` is what an error calls it."""
+    """ONNX form of a program from `open_program`, batch norm folded or not; `name` is what an error calls it."""
     require("onnxscript", "export")
     for node in program.graph.nodes:
         node.meta["custom"] = {"value": node.name, **(node.meta.get("custom") or {})}

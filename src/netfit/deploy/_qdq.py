@@ -49,7 +49,7 @@ def quantize(proto: Any, spec: QuantSpec) -> Any:
     The rounding is that of the runtimes: weights symmetric in [-127, 127], ties to even.
 
     Args:
-        proto: from `to_onnx`.
+        proto: from `to_onnx`, not yet quantized.
         spec: what to quantize.
 
     Raises:
@@ -65,14 +65,22 @@ def quantize(proto: Any, spec: QuantSpec) -> Any:
         own = list(graph.layer(node))
         node.input[:] = [f"{v}/dq" if v in graph.tensors else v for v in node.input]
         nodes += [*own, node, *(n for v in node.output for n in graph.pair(v))]
-        _mark(node, spec)
     del result.graph.node[:]
     result.graph.node.extend(nodes)
     used = {v for n in result.graph.node for v in n.input}
     kept = [t for t in result.graph.initializer if t.name in used]
     del result.graph.initializer[:]
     result.graph.initializer.extend(kept)
-    return result
+    return mark(result, dict.fromkeys(spec.layers, "int8") | dict.fromkeys(spec.bf16, "bf16"))
+
+
+def mark(proto: Any, asked: Mapping[str, str]) -> Any:
+    """Write the asked precision next to each layer: the file itself says what a runtime has to execute."""
+    for node in proto.graph.node:
+        if node.op_type in LAYERS or node.name in asked:
+            del node.metadata_props[:]
+            node.metadata_props.add(key="netfit.precision", value=asked.get(node.name, "fp32"))
+    return proto
 
 
 class _Graph:
@@ -172,10 +180,3 @@ def _safe_scales(
     scales = np.asarray(scales, np.float32)
     least = np.abs(bias) / (input_scale * np.float32(2**30)) if bias.size else np.zeros_like(scales)
     return np.maximum(scales, np.maximum(least, np.finfo(np.float32).tiny * 2**24)).astype(np.float32)
-
-
-def _mark(node: Any, spec: QuantSpec) -> None:
-    """Write the precision next to the layer: the file itself says what was asked of the runtime."""
-    if node.op_type in LAYERS:
-        asked = "int8" if node.name in spec.layers else "bf16" if node.name in spec.bf16 else "fp32"
-        node.metadata_props.add(key="netfit.precision", value=asked)

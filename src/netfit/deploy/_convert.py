@@ -1,0 +1,110 @@
+"""A model with its policy as one ONNX model: one exported program gives the names, the integers and the graph."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from netfit.errors import UnsupportedLayerError
+from netfit.surgery import Quantization, plain
+from netfit.workload import Op, Workload, from_program
+
+from ._onnx import lower, open_program
+from ._program import fold_batch_norm
+from ._qdq import Grid, QuantSpec, mark, quantize
+
+_VIEWS = ("identity", "dropout", "reshape", "flatten", "squeeze", "unsqueeze")
+# Codes in the middle of the range, far from denormals: what an uncalibrated network is timed with.
+_PLACEHOLDER = Grid(1 / 16, 128)
+
+
+def to_onnx(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> Any:
+    """Export a model in evaluation mode, with batch norm folded, the batch dimension open, and its precisions.
+
+    A model with `Quantize` applied becomes one with QuantizeLinear and DequantizeLinear pairs; before it is
+    calibrated, its activation scales are placeholders: such a file is as fast, but computes nothing of use.
+
+    Args:
+        model: any module `torch.export` can export; untouched.
+        example_inputs: one tensor for each input of the network, batch first.
+
+    Returns:
+        An ``onnx.ModelProto``. Values are named as the tensors of `netfit.workload.trace`, initializers as the
+        parameters, nodes as their call sites: ``"layer1.0.conv1"``, ``"conv#1"`` for the second call of a place,
+        ``"site/Reshape_0"`` for helpers of a site. Each layer carries the precision asked of it.
+
+    Raises:
+        UnsupportedLayerError: an operator has no ONNX form, or a tensor to quantize is gone from the graph.
+        MissingExtraError: the extra ``export`` is not installed.
+    """
+    state = Quantization.of(model)
+    program = open_program(plain(model), example_inputs)
+    workload = from_program(program)
+    steps = {} if state is None else _round_weights(program, workload, state)
+    factors = fold_batch_norm(program)
+    proto = lower(program, type(model).__name__)
+    if state is None:
+        return quantize(proto, QuantSpec())
+    values = {v for n in proto.graph.node for v in n.output} | {i.name for i in proto.graph.input}
+    tensors = _grids(state, workload, values)
+    layers = {}
+    for op in workload:
+        if op.key in state.plan.layers:
+            name = op.params["weight"].name
+            folded = steps[name] * factors.get(name, torch.ones(())).abs()
+            layers[_node(op)] = folded.numpy().astype(np.float32)
+    low = frozenset(_node(op) for op in workload if op.name in state.bf16 and op.params)
+    return mark(quantize(proto, QuantSpec(tensors, layers, low)), _asked(state, workload, tensors))
+
+
+def _node(op: Op) -> str:
+    """Name of the ONNX node of an operator."""
+    return f"{op.name}#{op.call}" if op.call else op.name
+
+
+def _asked(state: Quantization, workload: Workload, tensors: Mapping[str, Grid]) -> dict[str, str]:
+    """Precision of every layer that is not fp32, and of joins of rounded tensors."""
+    policy = state.asked()
+    asked = {_node(op): policy[op.name] for op in workload if op.name in policy and op.params}
+    joins = [op for op in workload if op.kind in ("add", "cat") and len(op.inputs) > 1]
+    return asked | {_node(op): "int8" for op in joins if all(t.name in tensors for t in op.inputs)}
+
+
+def _round_weights(program: ExportedProgram, workload: Workload, state: Quantization) -> dict[str, torch.Tensor]:
+    """Put rounded weights into the program, before batch norm is folded; returns their steps by parameter name."""
+    steps: dict[str, torch.Tensor] = {}
+    for op in workload:
+        if op.key not in state.plan.layers or op.params["weight"].name in steps:
+            continue
+        name, quantizer = op.params["weight"].name, state.weights[op.name]
+        with torch.no_grad():
+            w = quantizer(program.state_dict[name].detach())
+        program.state_dict[name] = nn.Parameter(w, requires_grad=False)
+        # Binary weights have no code for zero: their magnitude is the step.
+        has_codes = hasattr(quantizer, "qparams")
+        steps[name] = quantizer.qparams()[0].clone() if has_codes else w.abs().flatten(1).amax(1)
+    return steps
+
+
+def _grids(state: Quantization, workload: Workload, values: set[str]) -> dict[str, Grid]:
+    """Grid of every tensor the plan rounds, by ONNX value name."""
+    by_key = {op.key: op for op in workload}
+    maker = {t.name: op for op in workload for t in op.outputs}
+    grids = {}
+    for key, head in state.plan.points.items():
+        value = by_key[key].outputs[0].name if key in by_key else workload.inputs[key[1]].name
+        # Views that change nothing are gone from the graph; what they read has the same scale.
+        while value not in values and value in maker and maker[value].kind in _VIEWS:
+            value = maker[value].inputs[0].name
+        if value not in values:
+            raise UnsupportedLayerError(f"the result of {key[0]} cannot be quantized: its ONNX graph does not have it")
+        quantizer = state.activations[head]
+        if quantizer.scale.numel():
+            scale, zero_point, least, most = quantizer.qparams()
+            grids[value] = Grid(float(scale), int(zero_point), most - least + 1)
+        else:
+            grids[value] = _PLACEHOLDER
+    return grids
