@@ -68,7 +68,7 @@ def _axis(module: nn.Module, side: Side) -> Axis | None:
             return _axis_along(1, "weight", "embedding_dim")
         case nn.MultiheadAttention():
             return _attention_axis(module)
-        case nn.LSTM() if side == "in":
+        case nn.LSTM() | nn.GRU() | nn.RNN() if side == "in":
             return _axis_along(1, "weight_ih_l0 weight_ih_l0_reverse", "input_size")
     return None
 

@@ -6,21 +6,20 @@ here channel by channel, so that layers which meet only through a chain of conca
 
 import contextlib
 import io
-import math
-import operator
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from netfit.compress._axes import Side, Slot, axis_of
-from netfit.compress._plan import ChannelGroup, Member
+from netfit.compress._axes import Side
 from netfit.errors import UnsupportedLayerError
 
+_RECURRENT = (nn.RNN, nn.GRU, nn.LSTM, nn.RNNCell, nn.GRUCell, nn.LSTMCell)
 Key = tuple[str, Side]
 """One side of a layer, or ("name of a parameter", "out") for a bare nn.Parameter."""
 Note = tuple[tuple[Key, int], set[str], str | None]
@@ -36,6 +35,28 @@ class _Static(dict[Any, Any]):
 
     def items(self) -> Any:
         return ()
+
+
+class _Bounded(list[Any]):
+    """Dependencies of a node, which may be walked only so often: torch-pruning can go in circles for ever."""
+
+    def __init__(self, items: list[Any], budget: list[int]) -> None:
+        super().__init__(items)
+        self._budget = budget
+
+    def __iter__(self) -> Iterator[Any]:
+        self._budget[0] -= 1
+        if self._budget[0] < 0:
+            raise RuntimeError("its channels come back to it in another order")
+        return super().__iter__()
+
+
+class _Opaque(torch.autograd.Function):
+    """Outputs of a recurrent layer as one operation on its input, without the steps inside."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, *outputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(y.clone() for y in outputs)
 
 
 @dataclass
@@ -83,19 +104,39 @@ def find_couplings(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[list[Coup
     with _silence():
         import torch_pruning
 
+        for module in model.modules():
+            if isinstance(module, _RECURRENT):
+                _hide_steps(module)
+        recurrent = dict.fromkeys(_RECURRENT, torch_pruning.pruner.function.LSTMPruner())
         try:
             with torch.enable_grad():
-                graph = torch_pruning.DependencyGraph().build_dependency(model, inputs, verbose=False)
+                graph = torch_pruning.DependencyGraph().build_dependency(
+                    model, inputs, customized_pruners=recurrent, verbose=False
+                )
         except Exception as e:
             what = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'no message'}"
             raise UnsupportedLayerError(f"cannot find the channel groups of {type(model).__name__}: {what}") from e
+        budget = [0]
+        for node in graph.module2node.values():
+            node.dependencies = _Bounded(node.dependencies, budget)
         graph.module2node = _Static(graph.module2node)
         bare = {id(p): n for n, p in model.named_parameters()}
         dims = {bare[id(p)]: int(dim) % p.ndim for p, dim in graph.unwrapped_parameters}
-        return _unite(graph, model), dims
+        return _unite(graph, model, budget), dims
 
 
-def _unite(graph: Any, model: nn.Module) -> list[Coupling]:
+def _hide_steps(module: nn.Module) -> None:
+    steps = module.forward
+
+    def forward(x: torch.Tensor, *state: Any) -> Any:
+        with torch.no_grad():
+            leaves, spec = tree_flatten(steps(x, *state))
+        return tree_unflatten(_Opaque.apply(x, *leaves), spec)
+
+    module.forward = forward
+
+
+def _unite(graph: Any, model: nn.Module, budget: list[int]) -> list[Coupling]:
     names: dict[int, str] = {id(m): n for n, m in model.named_modules()}
     names |= {id(p): n for n, p in model.named_parameters()}
     channels, layers = _Union(), _Union()  # elements of one channel; channels of one group
@@ -103,18 +144,18 @@ def _unite(graph: Any, model: nn.Module) -> list[Coupling]:
     for name, module in model.named_modules():
         if not isinstance(module, _ConvNd | nn.Linear) or module not in graph.module2node:
             continue
-        size = graph.get_pruner_of_module(module).get_out_channels(module)
+        pruner = graph.get_pruner_of_module(module)
+        size = pruner.get_out_channels(module)
         root: Key = (name, "out")
         if all((root, i) in channels.parent for i in range(size)):
             continue  # an earlier group holds all of it
         for i in range(size):
             channels.find((root, i))
+        budget[0] = 100 + 10 * len(graph.module2node)
         try:
-            items = list(
-                graph.get_pruning_group(module, graph.get_pruner_of_module(module).prune_out_channels, range(size))
-            )
+            items = list(graph.get_pruning_group(module, pruner.prune_out_channels, range(size)))
         except Exception as e:
-            notes.append(((root, 0), set(), f"torch-pruning cannot follow its channels ({type(e).__name__}: {e})"))
+            notes.append(((root, 0), set(), f"torch-pruning cannot follow its channels ({e})"))
             continue
         notes.append(((root, 0), *_join(graph, items, root, names, channels)))
     return _collect(channels, layers, notes, model)
@@ -139,9 +180,10 @@ def _join(
 
 
 def _collect(channels: _Union, layers: _Union, notes: list[Note], model: nn.Module) -> list[Coupling]:
-    roots: dict[str, int] = {
-        n: i for i, (n, m) in enumerate(model.named_modules()) if isinstance(m, _ConvNd | nn.Linear)
-    }
+    roots: dict[str, int] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, _ConvNd | nn.Linear):
+            roots[name] = len(roots)
     elements = sorted(channels.parent, key=lambda e: e[1])
     first: dict[Key, Any] = {}
     for key, local in elements:  # all outputs of one layer are one group
@@ -154,9 +196,8 @@ def _collect(channels: _Union, layers: _Union, notes: list[Note], model: nn.Modu
     found = {}
     for group, positions in grouped.items():
         # Channels are numbered along the layer that has most of them, then the next.
-        widest = sorted(
-            (k for k in positions if k[1] == "out" and k[0] in roots), key=lambda k: (-len(positions[k]), roots[k[0]])
-        )
+        outputs = [key for key in positions if key[1] == "out" and key[0] in roots]
+        widest = sorted(outputs, key=lambda key: (-len(positions[key]), roots[key[0]]))
         order: dict[Any, int] = {}
         for key in widest:
             for channel, _ in positions[key]:
@@ -168,41 +209,3 @@ def _collect(channels: _Union, layers: _Union, notes: list[Note], model: nn.Modu
         coupling.operators |= operators
         coupling.frozen = coupling.frozen or frozen
     return list(found.values())
-
-
-def to_group(coupling: Coupling, model: nn.Module, dims: dict[str, int]) -> ChannelGroup:
-    """Resolve the layers of a coupling into tensors and attributes; freeze it where that is impossible."""
-    modules = dict(model.named_modules())
-    first = {id(t): n for n, t in (*model.named_parameters(), *model.named_buffers())}  # tied tensors have one name
-    order = {name: i for i, name in enumerate(modules)}
-    members: list[Member] = []
-    divisor, frozen = 1, coupling.frozen
-    for (name, side), pairs in coupling.positions.items():
-        channel, local = (torch.tensor(column) for column in zip(*pairs, strict=True))
-        if name not in modules:
-            members.append(Member(name, dims[name], channel, local))
-            continue
-        axis = axis_of(modules[name], side)
-        if axis is None:
-            frozen = frozen or f"{type(modules[name]).__name__} {name!r} cannot be sliced"
-            continue
-        if axis.divisor > 1 and not (len(local) == coupling.size and torch.equal(channel, local)):
-            frozen = frozen or f"{type(modules[name]).__name__} {name!r} splits channels of several groups into blocks"
-        divisor = math.lcm(divisor, axis.divisor)
-        members.extend(_member(modules[name], name, slot, channel, local, first) for slot in axis.slots)
-    layers = [n for n, side in coupling.positions if side == "out" and isinstance(modules.get(n), _ConvNd | nn.Linear)]
-    layers.sort(key=order.__getitem__)
-    if coupling.size <= divisor:
-        frozen = frozen or "a single channel" + (f" in each of {divisor} blocks" if divisor > 1 else "")
-    return ChannelGroup(layers[0], coupling.size, tuple(members), tuple(layers), frozen, divisor)
-
-
-def _member(module: nn.Module, layer: str, slot: Slot, channel: Tensor, local: Tensor, first: dict[int, str]) -> Member:
-    value: Any = operator.attrgetter(slot.attr)(module)
-    if slot.dim is None:
-        return Member(f"{layer}.{slot.attr}".lstrip("."), None, channel, local)
-    if slot.copies > 1:
-        step = value.shape[slot.dim] // slot.copies
-        local = (local[:, None] + torch.arange(slot.copies) * step).flatten()
-        channel = channel.repeat_interleave(slot.copies)
-    return Member(first[id(value)], slot.dim, channel, local, slot.blocks)

@@ -6,12 +6,14 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
-from netfit.compress._coupling import Coupling, find_couplings, to_group
+from netfit.compress._coupling import Coupling, find_couplings
+from netfit.compress._members import Resolver
 from netfit.compress._plan import ChannelGroup, ChannelPlan
 from netfit.compress._slice import rebuild
 from netfit.compress._verify import Check
-from netfit.errors import ConfigError, did_you_mean
+from netfit.errors import ConfigError, UnsupportedLayerError, did_you_mean
 
 __all__ = ["plan_channels"]
 
@@ -37,13 +39,14 @@ def plan_channels(model: nn.Module, *example_inputs: Any, ignore: Sequence[str] 
         ConfigError: the network does not run on the example inputs, or a pattern matches no layer.
         UnsupportedLayerError: the network cannot be traced.
 
+    >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
     >>> [(g.name, g.size, g.frozen) for g in plan_channels(net, torch.randn(1, 3, 8, 8))]
     [('0', 8, None), ('2', 4, 'network output')]
     """
-    # A copy that shares the weights: tracing needs gradients and evaluation mode, the given model keeps its own.
-    twin = rebuild(model, {}, share=True).eval()
-    for p in twin.parameters():
+    # Copies that share the weights: checks need evaluation mode, tracing gradients too; the given model keeps its own.
+    twin, traced = rebuild(model, {}, share=True).eval(), rebuild(model, {}, share=True).eval()
+    for p in traced.parameters():
         p.requires_grad_(p.is_floating_point())
     try:
         check = Check(twin, example_inputs)
@@ -51,9 +54,14 @@ def plan_channels(model: nn.Module, *example_inputs: Any, ignore: Sequence[str] 
         shapes = ", ".join(str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in example_inputs)
         first = str(e).splitlines()[0] if str(e) else repr(e)
         raise ConfigError(f"{type(model).__name__} does not run on example inputs of shape {shapes}: {first}") from e
-    couplings, dims = find_couplings(twin, example_inputs)
+    couplings, dims = find_couplings(traced, example_inputs)
     order = {name: i for i, (name, _) in enumerate(twin.named_modules())}
-    pairs = [(to_group(c, twin, dims), c) for c in couplings]
+    if not couplings and any(isinstance(m, _ConvNd | nn.Linear) for m in twin.modules()):
+        raise UnsupportedLayerError(
+            f"no layer of {type(model).__name__} reaches its outputs (are they detached?)"
+        )
+    resolver = Resolver(twin, dims)
+    pairs = [(resolver.group(c), c) for c in couplings]
     pairs.sort(key=lambda pair: order[pair[0].name])
     groups = _ignored([group for group, _ in pairs], ignore)
     broken = check.broken([g for g in groups if g.frozen is None])

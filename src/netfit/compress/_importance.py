@@ -42,7 +42,7 @@ def importance(
 
     Args:
         model: the planned network; only read.
-        groups: a plan, or some of its groups.
+        groups: a plan, or some of its groups; frozen ones are left out.
         method: one of the names above, or ``f(group, model) -> Tensor`` of shape (size,).
         batch: inputs (n, ...) and labels int64 (n,) for ``taylor``.
         seed: for ``random``.
@@ -54,7 +54,7 @@ def importance(
         ConfigError: unknown method, no batch for ``taylor``, or a callable that returns a wrong shape.
         UnsupportedLayerError: ``bn`` on a group without BatchNorm.
     """
-    groups = list(groups)
+    groups = [g for g in groups if g.frozen is None]
     if callable(method):
         return {g.name: _checked(method(g, model), g) for g in groups}
     if method == "random":

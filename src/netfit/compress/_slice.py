@@ -39,18 +39,20 @@ def slice_model(
         UnsupportedLayerError: the group is frozen; the message holds the reason.
     """
     picks: dict[str, Tensor] = {}
-    scores = dict(scores or {})
+    known = dict(scores or {})
     for name, wanted in keep.items():
         group = plan[name]
-        if isinstance(wanted, Tensor):
-            picks[name] = _checked_indices(group, wanted)
-        else:
+        if not isinstance(wanted, Tensor):
             check_count(group, wanted)
-            if name not in scores:
-                scores |= importance(model, [group])
-            picks[name] = keep_best(group, wanted, scores[name])
-        if group.frozen is not None and len(picks[name]) < group.size:
+        kept = _checked_indices(group, wanted) if isinstance(wanted, Tensor) else wanted
+        if (len(kept) if isinstance(kept, Tensor) else kept) == group.size:
+            continue
+        if group.frozen is not None:
             raise UnsupportedLayerError(f"channel group {name!r} cannot be pruned: {group.frozen}")
+        if not isinstance(kept, Tensor):
+            known = known if name in known else known | importance(model, [group])
+            kept = keep_best(group, kept, known[name])
+        picks[name] = kept
     return rebuild(model, kept_axes(model, ((plan[name], pick) for name, pick in picks.items())))
 
 
