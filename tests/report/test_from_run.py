@@ -10,6 +10,7 @@ import pytest
 
 from netfit.errors import ArtifactError, MissingExtraError
 from netfit.report import Facts, Figure, Note, Report, Table, from_run, render
+from netfit.runs import Run
 
 Result = dict[str, Any]
 
@@ -176,6 +177,17 @@ def test_unknown_kinds_are_shown_as_tables(tmp_path: Path) -> None:
     assert levels.columns == ("sigma", "accuracy", "note") and levels.align == "rrl"
     assert levels.rows[0] == ("0.1", "0.9", "–") and len(levels.rows[1][2]) < 400
     assert "{&#34;b&#34;: 1}" in render(report)
+
+
+def test_result_of_a_real_run_shows_its_machine(tmp_path: Path, make_result: Callable[..., Result]) -> None:
+    written = {k: v for k, v in make_result(5).items() if k not in {"versions", "host", "seed", "command"}}
+    with Run.open(tmp_path / "run", "netfit compress resnet20", {"model": "resnet20"}, 7) as run:
+        with pytest.raises(ArtifactError, match="'running'"):
+            from_run(tmp_path / "run")
+        run.write_result(written)
+    tables = {t.note: dict(t.rows) for t in blocks(from_run(tmp_path / "run"), Table) if len(t.columns) == 2}
+    assert tables["Seed and versions"]["seed"] == "7" and "torch" in tables["Seed and versions"]
+    assert {"cpu", "os", "python"} <= tables["Machine"].keys()
 
 
 def test_missing_result_names_the_run_and_its_status(tmp_path: Path) -> None:

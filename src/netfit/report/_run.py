@@ -34,6 +34,8 @@ def from_run(run_dir: str | Path) -> Report:
     result = io.read_json(path)
     if not isinstance(result, dict):
         raise ArtifactError(f"{path} holds a {type(result).__name__}, not the result of a run; run the job again")
+    if isinstance(result.get("host"), str) and (machine := _machine(path.parent)):
+        result["host"] = machine
     try:
         return _KINDS.get(str(result.get("kind")), generic_report)(result)
     except pydantic.ValidationError as e:
@@ -44,10 +46,22 @@ def from_run(run_dir: str | Path) -> Report:
         raise ArtifactError(f"{path}: {where} is {found}: {first['msg']}{more}; run the job again") from e
 
 
-def _status(run_dir: Path) -> str:
+def _run_json(run_dir: Path) -> dict[str, Any]:
     run = run_dir / "run.json"
-    if not run.is_file():
+    facts = io.read_json(run) if run.is_file() else {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _machine(run_dir: Path) -> dict[str, Any]:
+    """The result knows its machine by an id; the fingerprint in run.json tells which machine that is."""
+    fingerprint = _run_json(run_dir).get("fingerprint")
+    if not isinstance(fingerprint, dict):
+        return {}
+    return {k: v for k, v in fingerprint.items() if k not in ("netfit", "packages") and v not in (None, {})}
+
+
+def _status(run_dir: Path) -> str:
+    if not (run_dir / "run.json").is_file():
         return "this is not a run directory (no run.json either)"
-    facts = io.read_json(run)
-    status = facts.get("status", "unknown") if isinstance(facts, dict) else "unknown"
+    status = _run_json(run_dir).get("status", "unknown")
     return f"the run's status is {status!r}; it writes its result when it is done"

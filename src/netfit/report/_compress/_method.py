@@ -36,7 +36,8 @@ def reproduce(r: CompressResult) -> Section:
     if r.commands:
         blocks.append(Code("\n".join(r.commands), "What to do with the result"))
     seed = {} if r.seed is None else {"seed": r.seed}
-    for note, values in (("Seed and versions", seed | r.versions), ("Machine", r.host)):
+    host = {"host": r.host} if isinstance(r.host, str) else r.host
+    for note, values in (("Seed and versions", seed | r.versions), ("Machine", host)):
         if values:
             blocks.append(pairs(values, note))
     return Section("Reproduce", "", tuple(blocks))

@@ -123,6 +123,6 @@ class CompressResult(_Part):
     frozen_groups: tuple[Frozen, ...] = ()
     commands: tuple[str, ...] = ()
     versions: dict[str, Any] = {}
-    host: dict[str, Any] = {}
+    host: dict[str, Any] | str = {}
     seed: int | None = None
     command: str | None = None
