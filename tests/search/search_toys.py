@@ -52,3 +52,19 @@ class Logged:
             file.write(f"{trial.seed}\n")
         time.sleep(self.pause_s)
         return evaluate(trial)
+
+
+class Pids:
+    """Notes the process of each evaluation; the third one interrupts the driver when asked to."""
+
+    def __init__(self, log: Path, interrupt: bool) -> None:
+        self.log, self.interrupt = log, interrupt
+
+    def __call__(self, trial: Trial) -> Evaluation:
+        with self.log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        if self.interrupt and trial.number == 3:
+            os.kill(os.getppid(), signal.SIGINT)
+            time.sleep(60)
+        time.sleep(0.02)
+        return evaluate(trial)

@@ -1,9 +1,12 @@
+import multiprocessing
+import time
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import pytest
-from search_toys import GOAL, SPACE, Logged, breaks_on_narrow, dies_on_narrow, evaluate, fails_on_narrow
+from search_toys import GOAL, SPACE, Logged, Pids, breaks_on_narrow, dies_on_narrow, evaluate, fails_on_narrow
 
 from netfit.errors import ConfigError
 from netfit.search import Study
@@ -55,3 +58,52 @@ def test_an_exception_in_a_worker_is_raised_here() -> None:
 def test_refuses_what_cannot_be_sent() -> None:
     with pytest.raises(ConfigError, match="define it at module level"):
         memory().run(lambda t: evaluate(t), 2, n_jobs=2)
+
+
+def test_an_interrupt_stops_the_workers_and_repeats_their_trials(tmp_path: Path) -> None:
+    study = memory()
+    with pytest.raises(KeyboardInterrupt):
+        study.run(Pids(tmp_path / "log", interrupt=True), 10, n_jobs=2)
+    assert not any(psutil.pid_exists(int(pid)) for pid in (tmp_path / "log").read_text().split())
+    assert not any(r.state == "running" for r in study.trials())
+    whole = memory()
+    whole.run(evaluate, 10)
+    assert study.run(evaluate, 10) >= 6
+    assert {r.seed for r in study.trials() if r.state == "complete"} == {r.seed for r in whole.trials()}
+
+
+def _drive(store: Path, log: Path, n_jobs: int) -> None:
+    study = Study(store, space=SPACE, goal=GOAL, sampler="random", seed=11)
+    study.run(Pids(log, interrupt=False), 40, n_jobs=n_jobs)
+
+
+def test_workers_end_with_a_killed_driver(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    driver = multiprocessing.get_context("fork").Process(target=_drive, args=(tmp_path / "s.log", log, 2))
+    driver.start()
+    while not log.exists():
+        time.sleep(0.01)
+    driver.kill()
+    driver.join()
+    workers = [int(pid) for pid in log.read_text().split()]
+    while any(psutil.pid_exists(w) and psutil.Process(w).status() != "zombie" for w in workers):
+        time.sleep(0.01)  # ends with the test's own time limit when they do not
+
+
+@pytest.mark.parametrize("name", ["s.db", "s.log"])
+def test_several_drivers_share_a_study(tmp_path: Path, name: str) -> None:
+    context = multiprocessing.get_context("fork")
+    drivers = [context.Process(target=_drive, args=(tmp_path / name, tmp_path / "log", 1)) for _ in range(3)]
+    for d in drivers:
+        d.start()
+    for d in drivers:
+        d.join()
+    assert [d.exitcode for d in drivers] == [0, 0, 0]
+    rows = Study(tmp_path / name, space=SPACE, goal=GOAL, sampler="random", seed=11).trials()
+    assert len({int(pid) for pid in (tmp_path / "log").read_text().split()}) == 3
+    assert {r.state for r in rows} == {"complete"}
+    assert 40 <= len(rows) <= 42  # each driver may have begun one when the last was due
+    assert len({r.seed for r in rows}) == len(rows)
+    whole = memory()
+    whole.run(evaluate, 40)
+    assert {r.seed for r in whole.trials()} <= {r.seed for r in rows}

@@ -64,7 +64,7 @@ def test_constrained_tpe_finds_a_feasible_optimum() -> None:
     assert best is not None and best.constraints["latency"] <= 0
     every = itertools.product(*(d.values for d in space.values()))
     optimum = max(sum((4 - i) * math.sqrt(k) for i, k in enumerate(v)) for v in every if sum(v) <= 128)
-    assert best.value is not None and best.value >= 0.98 * optimum  # 90 of 625 points were tried
+    assert best.value is not None and best.value >= 0.95 * optimum  # 90 of 625 points were tried
     later = study.trials()[45:]
     assert sum(r.feasible for r in later) > len(later) / 2
 

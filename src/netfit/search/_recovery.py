@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-__all__ = ["MAX_RETRY", "indices", "recover", "retry", "spent", "waiting"]
+__all__ = ["MAX_RETRY", "indices", "recover", "retry", "spent"]
 
 MAX_RETRY = 2
 
@@ -56,13 +56,6 @@ def indices(trials: Sequence["FrozenTrial"]) -> list[int]:
             found.append(fresh)
             fresh += 1
     return found
-
-
-def waiting(study: "optuna.Study") -> "FrozenTrial | None":
-    """The trial that the next ask takes, if one is enqueued."""
-    from optuna.trial import TrialState
-
-    return next(iter(study.get_trials(deepcopy=False, states=(TrialState.WAITING,))), None)
 
 
 def spent(study: "optuna.Study") -> tuple[int, int]:

@@ -91,6 +91,9 @@ def _workers(evaluate: Evaluate, n_jobs: int) -> "Iterator[_Here | _Processes]":
     workers = _Processes(evaluate, n_jobs)
     try:
         yield workers
+    except BaseException:
+        workers.kill()  # what runs there is not wanted any more: its trials are enqueued again
+        raise
     finally:
         workers.close()
 
@@ -155,11 +158,12 @@ class _Processes:
         done, _ = futures.wait(self._busy, return_when=futures.FIRST_COMPLETED)
         return [self._collect(future) for future in done]
 
-    def close(self) -> None:
-        # What still runs here is not wanted any more: its trial is enqueued again.
-        for _, pool in self._busy.values():
+    def kill(self) -> None:
+        for pid in self._pids.values():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pids[pool], signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
+
+    def close(self) -> None:
         for pool in self._pids:
             pool.shutdown()
 

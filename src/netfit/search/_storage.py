@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from ..errors import ArtifactError, ConfigError
 from ._owner import alive, me
@@ -58,9 +58,9 @@ def open_storage(where: "str | os.PathLike[str] | BaseStorage") -> "BaseStorage"
     return _guard(file, lambda: _sqlite(file))
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, isolation_level: Literal["IMMEDIATE"] | None = "IMMEDIATE") -> sqlite3.Connection:
     """An SQLite connection with a write-ahead log that waits a minute for other writers."""
-    connection = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level="IMMEDIATE")
+    connection = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=isolation_level)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
     return connection
@@ -75,9 +75,15 @@ def _guard(path: Path, make: "Callable[[], BaseStorage]") -> "BaseStorage":
 
 
 def _sqlite(path: Path) -> "RDBStorage":
+    import sqlalchemy
     from optuna.storages import RDBStorage
 
-    return RDBStorage(f"sqlite:///{path}", engine_kwargs={"creator": lambda: connect(path)})
+    with _OwnedLock(path):  # two processes that make the same tables disturb each other
+        storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"creator": lambda: connect(path, None)})
+    # Optuna reads a trial's state and then sets it; PostgreSQL locks the row in between, SQLite knows no such lock.
+    # Taking the write lock before the read keeps two drivers from taking the same waiting trial.
+    sqlalchemy.event.listen(storage.engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
+    return storage
 
 
 def _database(url: str) -> "RDBStorage":
@@ -96,11 +102,8 @@ def _journal(path: Path) -> "JournalStorage":
 
     lock = _OwnedLock(path)
     path.touch()
-    lock.acquire()
-    try:
+    with lock:
         _cut_torn_line(path)
-    finally:
-        lock.release()
     # Only acquire and release are called, so the class need not derive from one that costs an import of Optuna.
     return JournalStorage(JournalFileBackend(str(path), lock_obj=cast("JournalFileSymlinkLock", lock)))
 
@@ -145,6 +148,12 @@ class _OwnedLock:
     def release(self) -> None:
         """Give the lock back."""
         self._link.unlink(missing_ok=True)
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def _holder(self) -> str:
         try:

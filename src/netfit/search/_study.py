@@ -100,14 +100,17 @@ class Study:
 
     def ask(self) -> Trial:
         """The next point to evaluate: an enqueued one if there is any, else one drawn by the sampler."""
-        if not _recovery.waiting(self.optuna):
+        trials = self.optuna.get_trials(deepcopy=False)
+        if not any(t.state.name == "WAITING" for t in trials):
             # Optuna would make the trial first and let us name its owner second; a kill in between would leave a
             # running trial that nobody can tell from a living one. An enqueued trial is born with its owner.
             self.optuna.enqueue_trial({}, user_attrs={"owner": me()})
         asked = self.optuna.ask()
         if asked.user_attrs.get("owner") != me():
             asked.set_user_attr("owner", me())
-        index = _recovery.indices(self.optuna.get_trials(deepcopy=False))[asked.number]
+        if asked.number >= len(trials):
+            trials = self.optuna.get_trials(deepcopy=False)
+        index = _recovery.indices(trials)[asked.number]
         self.optuna.sampler = self._make_sampler(derive(self.seed, "sampler", index) % 2**32)
         stored = {name: dimension.suggest(asked, name) for name, dimension in self.space.items()}
         self._asked[asked.number] = asked
