@@ -65,7 +65,7 @@ def test_stops_early_when_sure_and_uses_the_budget_when_not() -> None:
     quiet, loud = Machine(jitter=1e-4), Machine(jitter=0.5)
     for pc in (quiet, loud):
         measure({"y": pc.net("y", 1e-3), "c": pc.net("c", 1e-3)}, yardstick="y", budget_s=3, rel=0.005, clock=pc)
-    assert quiet.wall < 0.3
+    assert quiet.wall < 0.5  # eight rounds of two visits
     assert loud.wall > quiet.wall * 3
     assert loud.wall < 3.1
 

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netfit import env
-from netfit.deploy import Session, open_session
+from netfit.deploy import Session, export, open_session
 from netfit.errors import ConfigError, MissingExtraError, did_you_mean
 
 from ._base import DeviceSpec, Target
 from ._cache import Cache, file_digest
 from ._measure import PROTOCOL, Measurement, measure
 from ._memory import PeakMemory, peak_memory
-from ._profile import checked_model, eager_profile, exported, spread, with_kinds
+from ._profile import checked_model, eager_profile, spread, torch_threads, with_kinds
 from ._table import CostTable
 
 FILE_RUNTIMES = ("openvino", "onnxruntime")
@@ -106,26 +106,29 @@ class HostCPU(Target):
         """
         model = checked_model(workload_or_model, example_inputs, policy)
         if self.runtime == "torch":
-            return self._spread("torch", *eager_profile(model, example_inputs, self.threads))
+            with torch_threads(self.threads):
+                return self._spread("torch", *eager_profile(model, example_inputs))
         with tempfile.TemporaryDirectory() as folder:
-            table = self.file_cost(exported(model, example_inputs, Path(folder) / "model.onnx"))
+            path = export(model, example_inputs, Path(folder) / "model.onnx").path
+            table = self.file_cost(path, [t.detach().cpu().numpy() for t in example_inputs])
         return with_kinds(table, model, example_inputs)
 
-    def file_cost(self, path: str | Path) -> CostTable:
+    def file_cost(self, path: str | Path, x: Example = None) -> CostTable:
         """What :meth:`cost` says of an exported file; kinds are the runtime's own words.
 
         Args:
             path: ``.onnx``, or ``.xml`` for OpenVINO.
+            x: input of the network; noise of batch one by default.
         """
         path = Path(path)
         runtime = self._runtime_for(path)
-        cache, key = self._cache(runtime), ("cost", file_digest(path))
+        cache, key = self._cache(runtime), ("cost", file_digest(path), _shapes(x))
         table = cache.get(CostTable.from_json, *key)
         if table is None:
             profiled = open_session(path, runtime, self.threads, profile=True)
             kinds = {layer.name: layer.kind.lower() for layer in profiled.layers()}
-            layers = [(name, kinds.get(name, "other"), seconds) for name, seconds in profiled.profile()]
-            table = self._spread(runtime, open_session(path, runtime, self.threads).warm(), layers)
+            layers = [(name, kinds.get(name, "other"), seconds) for name, seconds in profiled.profile(x)]
+            table = self._spread(runtime, open_session(path, runtime, self.threads).warm(x), layers)
             if not table.source.endswith("noisy"):
                 cache.put(table.to_json(), *key)
         return table

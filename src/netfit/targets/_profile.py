@@ -1,9 +1,9 @@
 """How one measured time is handed out to the layers of a network."""
 
+import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from netfit.deploy import to_onnx
 from netfit.errors import ConfigError
-from netfit.io import write_bytes
+from netfit.surgery import Quantization, apply, calibrate, plain
 from netfit.workload import export_program, from_program, trace
 
 from ._measure import Timing
@@ -48,12 +47,6 @@ def spread(timing: Timing, layers: Layers, source: str) -> CostTable:
     )
 
 
-def exported(model: nn.Module, example_inputs: Sequence[torch.Tensor], path: Path) -> Path:
-    """Write ``model`` as ONNX to ``path``."""
-    write_bytes(path, to_onnx(model, example_inputs).SerializeToString())
-    return path
-
-
 def checked_model(model: Any, example_inputs: Sequence[Any], policy: Any) -> nn.Module:
     """The model to run: the one given, with the policy applied to a copy.
 
@@ -67,23 +60,37 @@ def checked_model(model: Any, example_inputs: Sequence[Any], policy: Any) -> nn.
         )
     if policy is None:
         return model
-    from netfit.surgery import apply
-
-    return apply(model, policy, *example_inputs)
+    changed = apply(model, policy, *example_inputs)
+    calibrate(changed, [tuple(example_inputs)])  # any scale will do: values do not change the time
+    return changed
 
 
 def with_kinds(table: CostTable, model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> CostTable:
     """Name operators as the workload does where a row is one of its call sites, not as the runtime does."""
-    ops = trace(model, *example_inputs)
+    ops = trace(plain(model), *example_inputs)
     kinds = {f"{op.name}#{op.call}" if op.call else op.name: op.kind for op in ops}
     return replace(table, kind=tuple(map(kinds.get, table.names, table.kind)))
 
 
-def eager_profile(
-    model: nn.Module, example_inputs: Sequence[torch.Tensor], threads: int
-) -> tuple[Callable[[], Any], Layers]:
-    """A call of the eager model for timing, and the seconds of its operators run one by one."""
+@contextlib.contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Let torch use that many threads for a while."""
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def eager_profile(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> tuple[Callable[[], Any], Layers]:
+    """A call of the eager model for timing, and the seconds of its operators run one by one.
+
+    Raises:
+        ConfigError: the model is quantized, which eager torch only simulates.
+    """
+    if Quantization.of(model) is not None:
+        raise ConfigError("runtime torch only simulates quantization, slowly; choose openvino or onnxruntime")
     model = copy.deepcopy(model).eval()
     program = export_program(model, *example_inputs)
     graph = _Timed(program.module())

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from netfit.deploy import export
 from netfit.errors import ArtifactError, ConfigError, TargetError, TargetUnavailable
 
 from ._base import DeviceSpec, Target
 from ._cache import file_digest
 from ._measure import Measurement
 from ._memory import PeakMemory
-from ._profile import checked_model, exported, with_kinds
+from ._profile import checked_model, with_kinds
 from ._table import CostTable
 
 TOKEN_VARIABLE = "NETFIT_REMOTE_TOKEN"
@@ -92,7 +93,7 @@ class Remote(Target):
         """
         model = checked_model(workload_or_model, example_inputs, policy)
         with tempfile.TemporaryDirectory() as folder:
-            digest = self._send(exported(model, example_inputs, Path(folder) / "model.onnx"))
+            digest = self._send(export(model, example_inputs, Path(folder) / "model.onnx").path)
         return with_kinds(CostTable.from_json(self._ask("/cost", model=digest)), model, example_inputs)
 
     def latency(self, networks: Mapping[str, str | Path], yardstick: str) -> Measurement:
