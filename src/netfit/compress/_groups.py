@@ -57,9 +57,7 @@ def plan_channels(model: nn.Module, *example_inputs: Any, ignore: Sequence[str] 
     couplings, dims = find_couplings(traced, example_inputs)
     order = {name: i for i, (name, _) in enumerate(twin.named_modules())}
     if not couplings and any(isinstance(m, _ConvNd | nn.Linear) for m in twin.modules()):
-        raise UnsupportedLayerError(
-            f"no layer of {type(model).__name__} reaches its outputs (are they detached?)"
-        )
+        raise UnsupportedLayerError(f"no layer of {type(model).__name__} reaches its outputs (are they detached?)")
     resolver = Resolver(twin, dims)
     pairs = [(resolver.group(c), c) for c in couplings]
     pairs.sort(key=lambda pair: order[pair[0].name])
