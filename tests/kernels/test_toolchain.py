@@ -119,6 +119,11 @@ def test_none_switches_native_code_off(cache: Path, monkeypatch: pytest.MonkeyPa
         compile_c(TWICE, "twice")
 
 
+def test_a_name_cannot_leave_the_cache() -> None:
+    with pytest.raises(ConfigError, match="file name"):
+        compile_c(TWICE, "../twice")
+
+
 def test_an_unknown_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETFIT_CC", "no-such-compiler")
     with pytest.raises(ConfigError, match="no-such-compiler"):

@@ -132,6 +132,20 @@ def test_stochastic_rounding_is_unbiased_and_follows_its_generator() -> None:
     assert ((draw[0].mean(0) - x[0]).abs() < 4.5 * 0.15 / 4000**0.5).all()
 
 
+def test_works_under_torch_func() -> None:
+    x, zero = randn(0, 5, 20), torch.tensor(0, dtype=torch.int32)
+    scales = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
+
+    def loss(row: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return fake_quantize(row, scale, zero, -7, 7).square().sum()
+
+    by_row, by_scale = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1)))(x, scales)
+    for row, scale, grad_row, grad_scale in zip(x, scales, by_row, by_scale, strict=True):
+        leaves = row.clone().requires_grad_(), scale.clone().requires_grad_()
+        expected = torch.autograd.grad(loss(*leaves), leaves)
+        torch.testing.assert_close((grad_row, grad_scale), expected)
+
+
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
 def test_empty_tensors_pass(shape: tuple[int, ...]) -> None:
     assert Affine(8)(torch.empty(shape)).shape == shape

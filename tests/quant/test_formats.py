@@ -135,6 +135,16 @@ def test_fixed_point_grid_and_limits(int_bits: int, frac_bits: int, seed: int) -
 
 
 @pytest.mark.parametrize("format", FORMATS, ids=str)
+def test_works_under_torch_func(format: Format) -> None:
+    x = randn(3, 4, 6)[:, None]
+    grads = torch.func.vmap(torch.func.grad(lambda part: format(part).square().sum()))(x)
+    for part, grad in zip(x, grads, strict=True):
+        leaf = part.clone().requires_grad_()
+        format(leaf).square().sum().backward()
+        torch.testing.assert_close(grad, leaf.grad)
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=str)
 def test_empty_tensors_and_low_precision(format: Format) -> None:
     assert format(torch.empty(0, 3)).shape == (0, 3)
     y = format(randn(0, 4, 4).bfloat16())

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from netfit.errors import TargetError, TargetUnavailable
+from netfit.errors import ConfigError, TargetError, TargetUnavailable
 from netfit.kernels._toolchain import Toolchain, toolchain
 
 _TIMEOUT_S = 300  # the packaged zig builds its C library on its first run
@@ -31,6 +31,7 @@ def compile_c(source: str, name: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
         flags: more compiler flags, after those of the toolchain.
 
     Raises:
+        ConfigError: the name is not a plain word.
         TargetUnavailable: there is no C compiler.
         TargetError: the source does not compile, or the cache directory is not private.
 
@@ -39,6 +40,8 @@ def compile_c(source: str, name: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
         >>> lib.twice(21)  # doctest: +SKIP
         42
     """
+    if not name.isidentifier():
+        raise ConfigError(f"name={name!r} of a library becomes a file name: use letters, digits and _")
     tools = toolchain()
     if tools is None:
         raise TargetUnavailable(

@@ -91,14 +91,18 @@ class Affine:
 
 
 class _FakeQuantize(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int, noise: Tensor | None) -> Tensor:
         q = x.float() / scale
         q = q.round_() if noise is None else q.add_(noise).floor_()
-        return q.add_(zero_point).clamp_(qmin, qmax).sub_(zero_point).mul_(scale).to(x.dtype)
+        # hardtanh_ is clamp_, but vmap knows it.
+        q = torch.nn.functional.hardtanh_(q.add_(zero_point), qmin, qmax)
+        return q.sub_(zero_point).mul_(scale).to(x.dtype)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], _output: Tensor) -> None:
         x, scale, zero_point, ctx.qmin, ctx.qmax, _ = inputs
         # x is alive anyway (the operator before or after saves it), a mask would be new memory.
         ctx.save_for_backward(x, scale, zero_point)
@@ -107,18 +111,20 @@ class _FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         x, scale, zero_point = ctx.saved_tensors
+        grad = grad.float()
         v = x.float() / scale
-        code = v.round().add_(zero_point)
-        # One pass for the mask: codes are whole numbers, so open bounds half a step outside are exact.
-        keep = torch.ops.aten.hardtanh_backward
-        grad_x = keep(grad.float(), code, ctx.qmin - 0.5, ctx.qmax + 0.5) if ctx.needs_input_grad[0] else None
-        grad_scale = None
+        code = (v.clone() if ctx.needs_input_grad[1] else v).round_().add_(zero_point)
+        grad_x = grad_scale = None
         if ctx.needs_input_grad[1]:
             # LSQ eq. 3: (round(v) - v) inside the range, the clipped code outside.
             inside = (code >= ctx.qmin) & (code <= ctx.qmax)
-            slope = code.clamp_(ctx.qmin, ctx.qmax).sub_(zero_point).sub_(v * inside)
-            grad_scale = (grad.float() * slope).sum_to_size(scale.shape)
-        return None if grad_x is None else grad_x.to(x.dtype), grad_scale, None, None, None, None
+            slope = code.clamp(ctx.qmin, ctx.qmax).sub_(zero_point).sub_(v * inside)
+            grad_scale = (grad * slope).sum_to_size(scale.shape)
+        if ctx.needs_input_grad[0]:
+            # The mask in one pass: codes are whole numbers, so open bounds half a step outside are exact.
+            masked = torch.ops.aten.hardtanh_backward(grad, code, ctx.qmin - 0.5, ctx.qmax + 0.5)
+            grad_x = masked.to(x.dtype)
+        return grad_x, grad_scale, None, None, None, None
 
 
 def fake_quantize(

@@ -27,12 +27,14 @@ class _StraightThrough(torch.autograd.Function):
     `x + (y - x).detach()`, the usual one-liner, rounds twice and returns numbers that are not on the grid.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, y: Tensor, slope: Tensor | None) -> Tensor:
         return y.clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], _output: Tensor) -> None:
         ctx.save_for_backward(inputs[2])
 
     @staticmethod
