@@ -22,7 +22,7 @@ FORK = multiprocessing.get_context("fork")  # a spawned child would spend its sh
 
 def search(store: Path, log: Path, n_trials: int) -> None:
     study = Study(store, space=SPACE, goal=GOAL, sampler="random", seed=7)
-    study.run(Logged(log, pause_s=0.02), n_trials)
+    study.run(Logged(log, pause_s=0.01), n_trials)
 
 
 def lines(log: Path) -> list[str]:
@@ -69,7 +69,7 @@ def kill_test(store: Path, kills: int, n_trials: int) -> None:
     while done < kills:
         # Every other life gets to evaluate a few trials: a trial may kill its process only MAX_RETRY times. The
         # others may end anywhere, also while the store is made or recovered.
-        wait_for, delay_s = (3, rng.uniform(0, 0.1)) if done % MAX_RETRY else (0, rng.uniform(0, 0.3))
+        wait_for, delay_s = (3, rng.uniform(0, 0.05)) if done % MAX_RETRY else (0, rng.uniform(0, 0.2))
         assert one_life(store, log, n_trials, wait_for, delay_s), "the search finished before the last kill"
         done += 1
         now = complete(store)
@@ -91,7 +91,7 @@ def kill_test(store: Path, kills: int, n_trials: int) -> None:
 
 @pytest.mark.parametrize("name", ["study.db", "study.log"])
 def test_three_kills(tmp_path: Path, name: str) -> None:
-    kill_test(tmp_path / name, kills=3, n_trials=40)
+    kill_test(tmp_path / name, kills=3, n_trials=22 if name == "study.db" else 40)
 
 
 @pytest.mark.kill

@@ -74,7 +74,7 @@ def test_an_interrupt_stops_the_workers_and_repeats_their_trials(tmp_path: Path)
 
 def _drive(store: Path, log: Path, n_jobs: int) -> None:
     study = Study(store, space=SPACE, goal=GOAL, sampler="random", seed=11)
-    study.run(Pids(log, interrupt=False), 40, n_jobs=n_jobs)
+    study.run(Pids(log, interrupt=False), 20, n_jobs=n_jobs)
 
 
 def test_workers_end_with_a_killed_driver(tmp_path: Path) -> None:
@@ -102,8 +102,8 @@ def test_several_drivers_share_a_study(tmp_path: Path, name: str) -> None:
     rows = Study(tmp_path / name, space=SPACE, goal=GOAL, sampler="random", seed=11).trials()
     assert len({int(pid) for pid in (tmp_path / "log").read_text().split()}) == 3
     assert {r.state for r in rows} == {"complete"}
-    assert 40 <= len(rows) <= 42  # each driver may have begun one when the last was due
+    assert 20 <= len(rows) <= 22  # each driver may have begun one when the last was due
     assert len({r.seed for r in rows}) == len(rows)
     whole = memory()
-    whole.run(evaluate, 40)
+    whole.run(evaluate, 20)
     assert {r.seed for r in whole.trials()} <= {r.seed for r in rows}

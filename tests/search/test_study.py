@@ -147,6 +147,19 @@ def test_an_interrupt_repeats_the_trial() -> None:
     assert [r.error for r in study.trials() if r.state == "fail"] == ["interrupted: KeyboardInterrupt: "] * 4
 
 
+def test_an_interrupt_while_drawing_repeats_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = memory()
+    mine = study.ask()  # asked by hand: not the run's to give up
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(optuna.trial.Trial, "suggest_float", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        study.run(evaluate, 3)
+    assert [r.state for r in study.trials()] == ["running", "fail", "waiting"]
+    study.tell(mine, evaluate(mine))
+    study.run(evaluate, 2)
+    assert [r.state for r in study.trials()] == ["complete", "fail", "complete"]
+    assert study.trials()[1].seed == study.trials()[2].seed
+
+
 def test_timeout_and_progress() -> None:
     study = memory()
     seen: list[tuple[int, int]] = []

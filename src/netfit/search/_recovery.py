@@ -20,12 +20,22 @@ __all__ = ["MAX_RETRY", "indices", "recover", "retry", "spent"]
 MAX_RETRY = 2
 
 
-def recover(study: "optuna.Study", space: Mapping[str, Dimension]) -> None:
-    """Retry every running trial of a dead process. Trials of other machines or of plain Optuna are left alone."""
+def recover(study: "optuna.Study", space: Mapping[str, Dimension], mine_since: int | None = None) -> None:
+    """Retry every running trial of a dead process. Trials of other machines or of plain Optuna are left alone.
+
+    Args:
+        study: the study.
+        space: its dimensions.
+        mine_since: a trial number; this process's running trials from there on are retried too.
+    """
     for trial in study.get_trials(deepcopy=False):
         owner = trial.user_attrs.get("owner")
-        if trial.state.name == "RUNNING" and owner and not alive(owner):
+        if trial.state.name != "RUNNING" or not owner:
+            continue
+        if not alive(owner):
             retry(study, trial, space, counted=True)
+        elif owner == me() and mine_since is not None and trial.number >= mine_since:
+            retry(study, trial, space, counted=False)
 
 
 def retry(study: "optuna.Study", trial: "FrozenTrial", space: Mapping[str, Dimension], counted: bool) -> None:

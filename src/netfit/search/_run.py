@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, NetfitError
 from ._records import Evaluation, Trial
-from ._recovery import spent
+from ._recovery import recover, spent
 
 if TYPE_CHECKING:
     from ._study import Study
@@ -43,6 +43,7 @@ def drive(
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     if sum(spent(study.optuna)) >= n_trials:
         return 0
+    begin = len(study.optuna.get_trials(deepcopy=False))
     flying: dict[int, Trial] = {}
     evaluations = 0
     with _workers(evaluate, n_jobs) as workers:
@@ -64,6 +65,7 @@ def drive(
         except BaseException as e:
             for trial in flying.values():
                 study.retry(trial, f"interrupted: {_text(e)}", counted=False)
+            recover(study.optuna, study.space, mine_since=begin)  # also one that was interrupted while it was drawn
             raise
 
 
