@@ -145,7 +145,9 @@ def test_bad_input_is_named_before_any_memory_is_read(
         call()
 
 
-def test_when_the_build_fails_the_reference_runs_and_one_warning_says_so() -> None:
+def test_when_the_build_fails_the_reference_runs_and_one_warning_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NETFIT_CC", raising=False)
+
     def broken() -> Callable[..., Any]:
         raise TargetError("cc cannot build test_fallback")
 
@@ -166,6 +168,7 @@ def test_a_custom_op_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def halve(x: torch.Tensor) -> torch.Tensor:
         return x / 2
 
+    monkeypatch.delenv("NETFIT_CC", raising=False)
     op = custom_op("test_halve", halve, native=lambda: lambda x: x * 0.5 + 1, fake=torch.empty_like)
     assert op(torch.tensor(4.0)).item() == 3.0
     monkeypatch.setenv("NETFIT_CC", "none")
