@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from netfit.errors import ArtifactError, ConfigError, TargetError
-from netfit.targets._measure import Measurement, measure
+from netfit.targets._measure import Measurement, SystemClock, measure
 
 
 @dataclass
@@ -174,3 +174,13 @@ def test_json_round_trip_and_damage() -> None:
     ):
         with pytest.raises(ArtifactError, match="not a measurement"):
             Measurement.from_json(damage)
+
+
+def test_the_clocks_of_the_system_tick() -> None:
+    clock = SystemClock()
+    before = (clock.cpu_ns(), clock.wall_ns(), clock.switches())
+    sum(range(100_000))
+    after = (clock.cpu_ns(), clock.wall_ns(), clock.switches())
+    assert after[0] > before[0]
+    assert after[1] > before[1]
+    assert after[2] >= before[2]
