@@ -1,5 +1,6 @@
 """What every benchmark needs: interleaved timing, ratios, and one way to show and keep a table."""
 
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,16 +22,27 @@ class Ratio(NamedTuple):
     high: float
 
 
-def interleave(candidates: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 1) -> dict[str, list[float]]:
+def interleave(
+    candidates: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warmup: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of every call. The candidates take turns, so that a slow minute of the machine meets all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(-warmup, repeats):
         for name, call in candidates.items():
-            start = time.perf_counter()
+            start = clock()
             call()
             if turn >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
+
+
+def children_cpu() -> float:
+    """Clock for work done in child processes: their CPU seconds, which other users of the machine hardly change."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def median_ratio(seconds: Sequence[float], baseline: Sequence[float]) -> Ratio:
