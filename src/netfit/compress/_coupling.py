@@ -5,6 +5,7 @@ here channel by channel, so that layers which meet only through a chain of conca
 """
 
 import contextlib
+import functools
 import io
 import warnings
 from collections.abc import Iterator
@@ -101,12 +102,9 @@ def find_couplings(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[list[Coup
     Raises:
         UnsupportedLayerError: tracing fails.
     """
-    with _silence():
+    with _silence(), _steps_hidden(model):
         import torch_pruning
 
-        for module in model.modules():
-            if isinstance(module, _RECURRENT):
-                _hide_steps(module)
         recurrent = dict.fromkeys(_RECURRENT, torch_pruning.pruner.function.LSTMPruner())
         try:
             with torch.enable_grad():
@@ -125,15 +123,25 @@ def find_couplings(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[list[Coup
         return _unite(graph, model, budget), dims
 
 
-def _hide_steps(module: nn.Module) -> None:
-    steps = module.forward
+@contextlib.contextmanager
+def _steps_hidden(model: nn.Module) -> Iterator[None]:
+    """Recurrent layers as single operations: torch-pruning loses its way among their steps."""
+    hidden = [m for m in model.modules() if isinstance(m, _RECURRENT)]
+    for module in hidden:
+        module.forward = functools.partial(_one_operation, module.forward)
+    try:
+        yield
+    finally:
+        for module in hidden:
+            del module.forward  # the class's own shows again
 
-    def forward(x: torch.Tensor, *state: Any) -> Any:
-        with torch.no_grad():
-            leaves, spec = tree_flatten(steps(x, *state))
-        return tree_unflatten(_Opaque.apply(x, *leaves), spec)
 
-    module.forward = forward
+def _one_operation(steps: Any, x: Any, *state: Any, **kwargs: Any) -> Any:
+    if not isinstance(x, torch.Tensor):  # a PackedSequence
+        return steps(x, *state, **kwargs)
+    with torch.no_grad():
+        leaves, spec = tree_flatten(steps(x, *state, **kwargs))
+    return tree_unflatten(_Opaque.apply(x, *leaves), spec)
 
 
 def _unite(graph: Any, model: nn.Module, budget: list[int]) -> list[Coupling]:

@@ -44,17 +44,12 @@ def plan_channels(model: nn.Module, *example_inputs: Any, ignore: Sequence[str] 
     >>> [(g.name, g.size, g.frozen) for g in plan_channels(net, torch.randn(1, 3, 8, 8))]
     [('0', 8, None), ('2', 4, 'network output')]
     """
-    # Copies that share the weights: checks need evaluation mode, tracing gradients too; the given model keeps its own.
-    twin, traced = rebuild(model, {}, share=True).eval(), rebuild(model, {}, share=True).eval()
-    for p in traced.parameters():
+    # A copy that shares the weights: checks need evaluation mode, tracing gradients too; the given model keeps its own.
+    twin = rebuild(model, {}, share=True).eval()
+    for p in twin.parameters():
         p.requires_grad_(p.is_floating_point())
-    try:
-        check = Check(twin, example_inputs)
-    except Exception as e:
-        shapes = ", ".join(str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in example_inputs)
-        first = str(e).splitlines()[0] if str(e) else repr(e)
-        raise ConfigError(f"{type(model).__name__} does not run on example inputs of shape {shapes}: {first}") from e
-    couplings, dims = find_couplings(traced, example_inputs)
+    check = _checker(twin, example_inputs)
+    couplings, dims = find_couplings(twin, example_inputs)
     order = {name: i for i, (name, _) in enumerate(twin.named_modules())}
     if not couplings and any(isinstance(m, _ConvNd | nn.Linear) for m in twin.modules()):
         raise UnsupportedLayerError(f"no layer of {type(model).__name__} reaches its outputs (are they detached?)")
@@ -68,6 +63,15 @@ def plan_channels(model: nn.Module, *example_inputs: Any, ignore: Sequence[str] 
         for g, (_, c) in zip(groups, pairs, strict=True)
     )
     return ChannelPlan(tuple(final))
+
+
+def _checker(model: nn.Module, inputs: tuple[Any, ...]) -> Check:
+    try:
+        return Check(model, inputs)
+    except Exception as e:
+        shapes = ", ".join(str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in inputs)
+        first = str(e).splitlines()[0] if str(e) else repr(e)
+        raise ConfigError(f"{type(model).__name__} does not run on example inputs of shape {shapes}: {first}") from e
 
 
 def _reason(failure: str, coupling: Coupling) -> str:

@@ -124,9 +124,7 @@ def rebuild(model: nn.Module, axes: Axes, *, share: bool = False) -> nn.Module:
     memo: dict[int, Any] = {}
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
-            new = tensor.detach()
-            for dim, blocks, index in taken.get(id(tensor), ()):
-                new = _take(new, dim, blocks, index)
+            new = _select(tensor.detach(), taken.get(id(tensor), []))
             if not share and id(tensor) not in taken:
                 new = new.clone()
             is_parameter = isinstance(tensor, nn.Parameter)
@@ -136,6 +134,17 @@ def rebuild(model: nn.Module, axes: Axes, *, share: bool = False) -> nn.Module:
         if dim is None:
             _resize(small, name, len(index))
     return small
+
+
+def _select(tensor: Tensor, axes: list[tuple[int, int, Tensor]]) -> Tensor:
+    if sorted((dim, blocks) for dim, blocks, _ in axes) == [(0, 1), (1, 1)]:
+        # Outputs and inputs of a large weight in one pass: most of the time of slicing is memory traffic.
+        rows, columns = (index.to(tensor.device) for _, _, index in sorted(axes, key=lambda axis: axis[0]))
+        both = (rows[:, None] * tensor.shape[1] + columns).flatten()
+        return tensor.flatten(0, 1).index_select(0, both).unflatten(0, (len(rows), len(columns)))
+    for dim, blocks, index in axes:
+        tensor = _take(tensor, dim, blocks, index)
+    return tensor
 
 
 def _take(tensor: Tensor, dim: int, blocks: int, index: Tensor) -> Tensor:

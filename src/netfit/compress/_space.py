@@ -69,13 +69,17 @@ class SearchSpace:
 
     def params(self, candidate: Candidate) -> dict[str, Any]:
         """The point of the search behind a candidate."""
-        point = {f"keep:{g}": n for g, n in candidate.keep.items()}
+        point: dict[str, Any] = {f"keep:{g}": n for g, n in candidate.keep.items()}
         point |= {f"precision:{n}": p for n, p in candidate.precision.items()}
         return {name: point[name] for name in self.dimensions()}
 
     def uniform(self, fraction: float, narrow: bool = True) -> Candidate:
-        """Every group at the step nearest to a fraction of its channels, every layer at its last (or first) precision."""
-        keep = {g: min(s, key=lambda n, full=s[-1]: (abs(n - fraction * full), n)) for g, s in self.steps.items()}
+        """Every group at the step nearest to a fraction of its width, every layer at its last (or first) precision."""
+
+        def nearest(steps: tuple[int, ...]) -> int:
+            return min(steps, key=lambda n: (abs(n - fraction * steps[-1]), n))
+
+        keep = {g: nearest(s) for g, s in self.steps.items()}
         return Candidate(keep, {n: p[-1 if narrow else 0] for n, p in self.precisions.items()})
 
     def layers(self) -> list[Op]:

@@ -71,12 +71,26 @@ class Quantize(Technique):
         cls, model: nn.Module, chosen: Mapping[Site, "Quantize"], example_inputs: tuple[torch.Tensor, ...]
     ) -> nn.Module:
         """Install fake quantization at the chosen sites; activations observe until `calibrate`."""
-        layers = {s.key: t for s, t in chosen.items() if s.kind in LAYER_KINDS}
-        joins = {s.key: t for s, t in chosen.items() if s.kind not in LAYER_KINDS}
-        workload = trace(model, *example_inputs)
-        missing = [k for k in layers if k not in {op.key for op in workload if op.params}]
+        return cls.install(model, trace(model, *example_inputs), {s.key: t for s, t in chosen.items()})
+
+    @classmethod
+    def install(cls, model: nn.Module, workload: Workload, chosen: Mapping[Key, "Quantize"]) -> nn.Module:
+        """Do the same in place with a workload at hand: that of any network of the same structure will do.
+
+        Args:
+            model: changed and returned.
+            workload: gives the edges; widths do not matter.
+            chosen: layers, adds and concatenations by (site name, call).
+
+        Raises:
+            UnsupportedLayerError: a chosen layer has no weight of its own.
+        """
+        kinds = {op.key: op.kind for op in workload if op.params or op.kind not in LAYER_KINDS}
+        missing = [k for k in chosen if k not in kinds]
         if missing:
             raise UnsupportedLayerError(f"{missing[0][0]} has no weight of its own to quantize")
+        layers = {k: t for k, t in chosen.items() if kinds[k] in LAYER_KINDS}
+        joins = {k: t for k, t in chosen.items() if kinds[k] not in LAYER_KINDS}
         request = (
             {k: (t.weight_bits, t.act_bits) for k, t in layers.items() if t.weight_bits < _BF16},
             {k: t.act_bits if t.act_bits < _BF16 else None for k, t in joins.items()},

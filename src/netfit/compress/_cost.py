@@ -1,0 +1,129 @@
+"""What a candidate costs on a target, as a ratio to the uncompressed network in the same run."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from netfit.deploy import Exported, Session, export, open_session
+from netfit.targets import HostCPU, Target
+
+__all__ = ["Cost", "HostMeter", "Meter", "TableMeter", "meter"]
+
+Inputs = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of a network beside the uncompressed one.
+
+    Attributes:
+        ratio: its time divided by the uncompressed network's.
+        lo: lower end of the ratio's interval.
+        hi: upper end.
+        time_s: its time for one inference.
+        noisy: the machine was too busy for the interval to be narrow.
+    """
+
+    ratio: float
+    lo: float
+    hi: float
+    time_s: float
+    noisy: bool = False
+
+
+class Meter(Protocol):
+    """Measures candidates against one yardstick."""
+
+    def cost(self, model: nn.Module) -> Cost:
+        """Cost of one network."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What the ratio refers to, for the result."""
+        ...
+
+
+class HostMeter:
+    """Latency on this machine, against the uncompressed fp32 network in whichever runtime runs that fastest.
+
+    Args:
+        target: runtime and threads of the candidates.
+        model: the uncompressed network.
+        example_inputs: one batch as it will be served (batch 1 for latency).
+    """
+
+    def __init__(self, target: HostCPU, model: nn.Module, example_inputs: Inputs) -> None:
+        self.target, self.example_inputs = target, example_inputs
+        with tempfile.TemporaryDirectory() as folder:
+            path = export(model, example_inputs, Path(folder) / "base.onnx").path
+            sessions = {name: open_session(path, name, target.threads) for name in ("openvino", "onnxruntime")}
+        found = target.latency(sessions, "openvino", self._arrays())
+        self.seconds = {name: t.seconds for name, t in found.timings.items()}
+        self.runtime = min(found.timings, key=lambda name: found.timings[name].ratio)
+        self.yardstick: Session = sessions[self.runtime]
+
+    def _arrays(self) -> list[Any]:
+        return [x.detach().numpy() for x in self.example_inputs]
+
+    def cost(self, model: nn.Module) -> Cost:
+        """Export the network, open it in the target's runtime, and time it in turns with the yardstick."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.file_cost(export(model, self.example_inputs, Path(folder) / "candidate.onnx"))
+
+    def file_cost(self, exported: Exported) -> Cost:
+        """Cost of a file that is already exported."""
+        session = open_session(exported.path, self.candidate_runtime, self.target.threads)
+        found = self.target.latency({"base": self.yardstick, "net": session}, "base", self._arrays()).timings["net"]
+        return Cost(found.ratio, found.lo, found.hi, found.seconds, found.noisy)
+
+    @property
+    def candidate_runtime(self) -> str:
+        """Runtime the candidates are timed in."""
+        return "openvino" if self.target.runtime == "fastest" else self.target.runtime
+
+    def describe(self) -> dict[str, Any]:
+        """Runtime, threads, batch and measured seconds of the yardstick."""
+        from netfit.env import fingerprint
+
+        return {
+            "runtime": self.runtime,
+            "version": fingerprint()["packages"][self.runtime],
+            "threads": self.target.threads,
+            "batch": int(self.example_inputs[0].shape[0]),
+            "latency_s": self.seconds[self.runtime],
+            "candidates": self.seconds,
+        }
+
+
+class TableMeter:
+    """Cost on any other target: the total time of its cost table."""
+
+    def __init__(self, target: Target, model: nn.Module, example_inputs: Inputs) -> None:
+        self.target, self.example_inputs = target, example_inputs
+        self.base_s = self._seconds(model)
+
+    def _seconds(self, model: nn.Module) -> float:
+        return float(self.target.cost(model, *self.example_inputs).total().time_s)
+
+    def cost(self, model: nn.Module) -> Cost:
+        """Total time of the network's table beside the uncompressed one's."""
+        seconds = self._seconds(model)
+        ratio = seconds / self.base_s
+        return Cost(ratio, ratio, ratio, seconds)
+
+    def describe(self) -> dict[str, Any]:
+        """The target and the uncompressed network's time on it."""
+        facts: Mapping[str, Any] = self.target.fingerprint()
+        return {"runtime": facts.get("target", type(self.target).__name__), "latency_s": self.base_s, "batch": 1}
+
+
+def meter(target: Target, model: nn.Module, example_inputs: Inputs) -> Meter:
+    """The meter for a target."""
+    if isinstance(target, HostCPU):
+        return HostMeter(target, model, example_inputs)
+    return TableMeter(target, model, example_inputs)

@@ -1,0 +1,63 @@
+"""How good is a candidate before any training: build it, refresh its statistics, score it on held-out images."""
+
+import torch
+from torch import Tensor, nn
+
+from netfit.errors import JobError
+from netfit.surgery import Quantize, calibrate
+from netfit.train import logits, recalibrate
+
+from ._importance import importance
+from ._slice import slice_model
+from ._space import Candidate, SearchSpace
+
+__all__ = ["Evaluator"]
+
+CALIBRATION_BATCH = 256
+
+
+class Evaluator:
+    """Builds candidates and scores them without training (rung L1 of the fidelity ladder).
+
+    BatchNorm statistics are recomputed for the smaller network before it is scored: without that the ranking of
+    candidates is that of their broken statistics, not of their weights.
+
+    Args:
+        model: the trained, uncompressed network.
+        space: what a candidate chooses from.
+        calibration: training inputs for BatchNorm statistics and activation scales (n, ...).
+        held_out: inputs and labels the score is measured on; never those of the test split.
+    """
+
+    def __init__(
+        self, model: nn.Module, space: SearchSpace, calibration: Tensor, held_out: tuple[Tensor, Tensor]
+    ) -> None:
+        self.model, self.space = model.eval(), space
+        self.calibration, self.held_out = calibration, held_out
+        self._scores = importance(model, space.plan.free) if space.plan.free else {}
+
+    def build(self, candidate: Candidate) -> nn.Module:
+        """The candidate as a network with the trained weights, refreshed statistics and calibrated scales."""
+        space = self.space
+        pruned = {g: n for g, n in candidate.keep.items() if n < space.plan[g].size}
+        small = slice_model(self.model, space.plan, pruned, self._scores)
+        if pruned:
+            recalibrate(small, self.calibration)
+        chosen = space.quantizers(candidate)
+        if chosen:
+            Quantize.install(small, space.workload, chosen)
+            calibrate(small, self.calibration.split(CALIBRATION_BATCH))
+        return small.eval()
+
+    def score(self, model: nn.Module) -> float:
+        """Share of the held-out inputs the network classifies as labelled.
+
+        Raises:
+            JobError: it returns values that are not finite.
+        """
+        x, y = self.held_out
+        with torch.no_grad():
+            out = logits(model, x)
+        if not bool(torch.isfinite(out).all()):
+            raise JobError("the candidate returns values that are not finite")
+        return float((out.argmax(1) == y).double().mean())

@@ -1,0 +1,149 @@
+"""The search: seeds that are known to be good, then constrained TPE, everything in one resumable study.
+
+1. `uniform`: all layers at the narrowest precision, all groups at one fraction, bisected to the goal.
+2. `greedy`: each group halved alone gives its price (score lost) and its worth (cost saved); a greedy descent on
+   the sum of these picks the groups, and is corrected by what its end point really costs. The additive model is
+   only a seed: searching it to its optimum exploits its errors.
+3. The sampler (TPE with the goal as a constraint, or random) for the rest of the trials.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from netfit.env import digest
+from netfit.errors import ConfigError, did_you_mean
+from netfit.search import Evaluation, Goal, Memo, Row, Study, greedy
+
+from ._cost import Cost, Meter
+from ._evaluate import Evaluator
+from ._space import Candidate, SearchSpace
+
+__all__ = ["SAMPLERS", "Search"]
+
+SAMPLERS = ("auto", "tpe", "random", "uniform")
+BISECTIONS = 4
+CORRECTIONS = 3
+Progress = Callable[[dict[str, Any]], None]
+
+
+class Search:
+    """One search for the best candidate at a cost ratio.
+
+    Args:
+        space: what to choose from.
+        evaluator: scores a candidate.
+        meter: costs it.
+        goal: largest cost ratio allowed.
+        folder: holds ``study.db`` and ``memo.db``; an interrupted search goes on from them.
+        seed: of the sampler.
+        identity: what else results depend on (the weights' digest, the data); a resumed search must agree.
+        progress: called after each trial.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        evaluator: Evaluator,
+        meter: Meter,
+        *,
+        goal: float,
+        folder: Path,
+        seed: int = 0,
+        sampler: str = "auto",
+        identity: Any = None,
+        progress: Progress | None = None,
+    ) -> None:
+        if sampler not in SAMPLERS:
+            raise ConfigError(f"unknown sampler {sampler!r}: {did_you_mean(sampler, SAMPLERS)}")
+        self.space, self.evaluator, self.meter, self.goal = space, evaluator, meter, goal
+        self.sampler, self.progress, self.identity = sampler, progress, digest(identity)
+        self.memo = Memo(folder / "memo.db")
+        self.study = Study(
+            folder,
+            space=space.dimensions(),
+            goal=Goal(constraints=("latency",)),
+            sampler="random" if sampler == "random" else "tpe",
+            seed=seed,
+            fingerprint={"identity": self.identity, "goal": goal},
+        )
+
+    def run(self, trials: int) -> list[Row]:
+        """Evaluate until the study holds `trials` complete trials; returns all of them."""
+        if self.sampler in ("auto", "uniform"):
+            self._uniform()
+        if self.sampler == "auto":
+            self._greedy()
+        done = sum(r.state == "complete" for r in self.study.trials())
+        if self.sampler != "uniform" and done < trials:
+            self.study.run(lambda trial: self._evaluation(self.space.candidate(trial.params)), trials - done)
+        return [r for r in self.study.trials() if r.state == "complete"]
+
+    def evaluate(self, candidate: Candidate) -> tuple[float, Cost]:
+        """Score and cost of a candidate, paid for once."""
+
+        def measure() -> dict[str, Any]:
+            model = self.evaluator.build(candidate)
+            return {"score": self.evaluator.score(model), "cost": asdict(self.meter.cost(model))}
+
+        found = self.memo.call([self.identity, asdict(candidate)], measure)
+        return float(found["score"]), Cost(**found["cost"])
+
+    def _evaluation(self, candidate: Candidate, origin: str = "sampler") -> Evaluation:
+        score, cost = self.evaluate(candidate)
+        if self.progress:
+            rows = self.study.trials()
+            self.progress({"trials": len(rows), "score": score, "ratio": cost.ratio, "origin": origin})
+        return Evaluation(score, {"latency": cost.ratio - self.goal}, {"cost": asdict(cost)})
+
+    def _add(self, candidate: Candidate, note: str) -> Evaluation:
+        evaluation = self._evaluation(candidate, note)
+        self.study.add(self.space.params(candidate), evaluation, note=note)
+        return evaluation
+
+    def _uniform(self) -> None:
+        """Largest uniform width that meets the goal, by bisection between nothing pruned and nearly everything."""
+        low, high = 0.0, 1.0
+        if self._add(self.space.uniform(high), "uniform").constraints["latency"] <= 0:
+            return
+        if self._add(self.space.uniform(low), "uniform").constraints["latency"] > 0:
+            return  # this is the floor: no candidate of this space is expected below it
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            met = self._add(self.space.uniform(middle), "uniform").constraints["latency"] <= 0
+            low, high = (middle, high) if met else (low, middle)
+
+    def _greedy(self) -> None:
+        """Descend an additive model of score and cost from the narrowest precision until the goal is met."""
+        start = self.space.uniform(1.0)
+        groups = [g for g, s in self.space.steps.items() if len(s) > 1]
+        score, cost = self.evaluate(start)
+        if cost.ratio <= self.goal or not groups:
+            return
+        price: dict[str, tuple[float, float, float]] = {}
+        for group in groups:
+            steps = self.space.steps[group]
+            half = min(steps, key=lambda n: abs(n - steps[-1] / 2))
+            probe = self._add(replace(start, keep={**start.keep, group: half}), "sensitivity")
+            removed = 1 - half / steps[-1]
+            saved = max(0.0, cost.ratio - (probe.constraints["latency"] + self.goal))
+            price[group] = (removed, max(0.0, score - probe.value), saved)
+
+        def predict(keep: dict[str, Any]) -> tuple[float, float]:
+            lost = saved = 0.0
+            for group, (removed, drop, saving) in price.items():
+                share = (1 - keep[group] / self.space.steps[group][-1]) / removed
+                # the damage of pruning grows faster than the share removed, its saving about in proportion
+                lost, saved = lost + (drop + 1e-3) * share**2, saved + saving * share
+            return score - lost, cost.ratio - saved
+
+        aim = self.goal
+        for _ in range(CORRECTIONS):
+            lower = {g: tuple(reversed(self.space.steps[g][:-1])) for g in groups}
+            path = [v for v in greedy({g: start.keep[g] for g in groups}, lower, predict, aim) if v.taken]
+            end = replace(start, keep={**start.keep, **path[-1].params})
+            excess = self._add(end, "greedy").constraints["latency"]
+            if excess <= 0 and excess > -0.02:
+                break
+            aim -= excess if excess > 0 else excess / 2
