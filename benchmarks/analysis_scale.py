@@ -1,5 +1,9 @@
 """Finding channel groups in deep networks: seconds, and growth against depth (compress.md, acceptance 11)."""
 
+import gc
+from functools import partial
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,7 +37,7 @@ def residual(layers: int, width: int = 32) -> nn.Module:
 def chain(layers: int, width: int = 32) -> nn.Module:
     """A plain stack: as many groups as layers."""
     widths = [3] + [width] * (layers - 1)
-    pairs = ((nn.Conv2d(a, b, 3, padding=1), nn.ReLU()) for a, b in zip(widths, widths[1:], strict=False))
+    pairs = ((nn.Conv2d(a, b, 3, padding=1), nn.ReLU()) for a, b in pairwise(widths))
     stack = (module for pair in pairs for module in pair)
     return nn.Sequential(*stack, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
 
@@ -64,7 +68,9 @@ def main() -> None:
     rows = []
     for build in (residual, chain, Dense):
         networks = {n: build(n).eval() for n in DEPTHS}
-        calls = {str(n): lambda n=n: plan_channels(networks[n], x) for n in DEPTHS}
+        calls = {str(n): partial(plan_channels, networks[n], x) for n in DEPTHS}
+        gc.collect()
+        gc.freeze()  # full collections of all of torch would otherwise fall on the longest calls
         seconds = interleave(calls, repeats=5)
         for n in DEPTHS:
             growth = median_ratio(seconds[str(n)], seconds[str(DEPTHS[0])]).median / (n / DEPTHS[0])
