@@ -5,7 +5,7 @@ A repetition is a waiting trial with the user attributes ``retry_of`` (the numbe
 process). It is written before the dead trial is marked failed; a kill in between is seen by its ``retry_of``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._owner import alive, me
@@ -20,13 +20,13 @@ __all__ = ["MAX_RETRY", "indices", "recover", "retry", "spent"]
 MAX_RETRY = 2
 
 
-def recover(study: "optuna.Study", space: Mapping[str, Dimension], mine_since: int | None = None) -> None:
+def recover(study: "optuna.Study", space: Mapping[str, Dimension], mine_but: Collection[int] | None = None) -> None:
     """Retry every running trial of a dead process. Trials of other machines or of plain Optuna are left alone.
 
     Args:
         study: the study.
         space: its dimensions.
-        mine_since: a trial number; this process's running trials from there on are retried too.
+        mine_but: numbers; when given, this process's running trials are retried too, except these.
     """
     for trial in study.get_trials(deepcopy=False):
         owner = trial.user_attrs.get("owner")
@@ -34,7 +34,7 @@ def recover(study: "optuna.Study", space: Mapping[str, Dimension], mine_since: i
             continue
         if not alive(owner):
             retry(study, trial, space, counted=True)
-        elif owner == me() and mine_since is not None and trial.number >= mine_since:
+        elif owner == me() and mine_but is not None and trial.number not in mine_but:
             retry(study, trial, space, counted=False)
 
 

@@ -43,7 +43,7 @@ def drive(
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     if sum(spent(study.optuna)) >= n_trials:
         return 0
-    begin = len(study.optuna.get_trials(deepcopy=False))
+    others = [r.number for r in study.trials() if r.state == "running"]
     flying: dict[int, Trial] = {}
     evaluations = 0
     with _workers(evaluate, n_jobs) as workers:
@@ -65,7 +65,7 @@ def drive(
         except BaseException as e:
             for trial in flying.values():
                 study.retry(trial, f"interrupted: {_text(e)}", counted=False)
-            recover(study.optuna, study.space, mine_since=begin)  # also one that was interrupted while it was drawn
+            recover(study.optuna, study.space, mine_but=others)  # also one that was interrupted while it was drawn
             raise
 
 
