@@ -173,7 +173,7 @@ class _Job:
 
     def _search(self, space: SearchSpace, evaluator: Evaluator, gauge: Meter) -> list[Row]:
         search = Search(
-            space, evaluator, gauge, goal=self.goal, folder=self.run.path, seed=derive(self.run.seed, "search"),
+            space, evaluator, gauge, goal=self.goal * gauge.margin, folder=self.run.path, seed=derive(self.run.seed, "search"),
             sampler=self.settings.sampler, identity=self._identity(evaluator.model),
             progress=lambda f: self.progress("search", f | {"of": self.settings.trials}),
         )  # fmt: skip

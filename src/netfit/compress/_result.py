@@ -77,7 +77,7 @@ def deployed(
         "yardstick": gauge.describe(),
         "layers": layers,
         "substituted": substituted,
-        **_trials(rows, job.goal),
+        **_trials(rows, job.goal * gauge.margin),
         "chosen": chosen["number"],
         "history": _epochs(history),
         "sensitivity": _sensitivity(rows, space),

@@ -70,14 +70,13 @@ class Search:
         )
 
     def run(self, trials: int) -> list[Row]:
-        """Evaluate until the study holds `trials` complete trials; returns all of them."""
+        """Evaluate until the study holds `trials` finished trials; returns the complete ones."""
         if self.sampler in ("auto", "uniform"):
             self._uniform()
         if self.sampler == "auto":
             self._greedy()
-        done = sum(r.state == "complete" for r in self.study.trials())
-        if self.sampler != "uniform" and done < trials:
-            self.study.run(lambda trial: self._evaluation(self.space.candidate(trial.params)), trials - done)
+        if self.sampler != "uniform":
+            self.study.run(lambda trial: self._evaluation(self.space.candidate(trial.params)), trials)
         return [r for r in self.study.trials() if r.state == "complete"]
 
     def evaluate(self, candidate: Candidate) -> tuple[float, Cost]:
