@@ -1,5 +1,7 @@
 """What a study is about, kept in its store, and the refusal to go on with something else."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -36,7 +38,7 @@ class Identity:
         return dict(json.loads(json.dumps(made, default=jsonable)))
 
 
-def settle(study: "optuna.Study", wanted: Identity, allow_drift: bool) -> dict[str, Dimension]:
+def settle(study: optuna.Study, wanted: Identity, allow_drift: bool) -> dict[str, Dimension]:
     """Write a new study's identity, or compare it with the one the store holds.
 
     Returns:

@@ -5,6 +5,8 @@ A repetition is a waiting trial with the user attributes ``retry_of`` (the numbe
 process). It is written before the dead trial is marked failed; a kill in between is seen by its ``retry_of``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ __all__ = ["MAX_RETRY", "indices", "recover", "retry", "spent"]
 MAX_RETRY = 2
 
 
-def recover(study: "optuna.Study", space: Mapping[str, Dimension], mine_but: Collection[int] | None = None) -> None:
+def recover(study: optuna.Study, space: Mapping[str, Dimension], mine_but: Collection[int] | None = None) -> None:
     """Retry every running trial of a dead process. Trials of other machines or of plain Optuna are left alone.
 
     Args:
@@ -38,7 +40,7 @@ def recover(study: "optuna.Study", space: Mapping[str, Dimension], mine_but: Col
             retry(study, trial, space, counted=False)
 
 
-def retry(study: "optuna.Study", trial: "FrozenTrial", space: Mapping[str, Dimension], counted: bool) -> None:
+def retry(study: optuna.Study, trial: FrozenTrial, space: Mapping[str, Dimension], counted: bool) -> None:
     """Mark an interrupted trial failed and enqueue its point again, unless it was retried too often."""
     from optuna.trial import TrialState
 
@@ -55,7 +57,7 @@ def retry(study: "optuna.Study", trial: "FrozenTrial", space: Mapping[str, Dimen
     study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
-def indices(trials: Sequence["FrozenTrial"]) -> list[int]:
+def indices(trials: Sequence[FrozenTrial]) -> list[int]:
     """For each trial the number of trials before it that repeat none; a repetition has its original's."""
     found = []
     fresh = 0
@@ -68,7 +70,7 @@ def indices(trials: Sequence["FrozenTrial"]) -> list[int]:
     return found
 
 
-def spent(study: "optuna.Study") -> tuple[int, int]:
+def spent(study: optuna.Study) -> tuple[int, int]:
     """Finished trials and running ones; a trial and its repetitions are one trial."""
     trials = study.get_trials(deepcopy=False)
     repetitions = sum("retry_of" in t.user_attrs for t in trials)
@@ -76,7 +78,7 @@ def spent(study: "optuna.Study") -> tuple[int, int]:
     return sum(t.state.is_finished() for t in trials) - repetitions, running
 
 
-def _point(trial: "FrozenTrial", space: Mapping[str, Dimension]) -> dict[str, Any]:
+def _point(trial: FrozenTrial, space: Mapping[str, Dimension]) -> dict[str, Any]:
     """What to fix in a repetition.
 
     Nothing for a trial killed before all of its parameters were stored: its index draws them again, and a

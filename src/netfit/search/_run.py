@@ -4,6 +4,8 @@ The driver owns the study; workers only evaluate. Each worker is a pool of one p
 evaluation (out of memory, say) names the trial that did it and takes no other with it.
 """
 
+from __future__ import annotations
+
 import concurrent.futures as futures
 import contextlib
 import math
@@ -30,7 +32,7 @@ Outcome = Evaluation | str | BaseException  # a string says why the trial failed
 
 
 def drive(
-    study: "Study",
+    study: Study,
     evaluate: Evaluate,
     n_trials: int,
     timeout: float | None,
@@ -69,7 +71,7 @@ def drive(
             raise
 
 
-def _settle(study: "Study", trial: Trial, outcome: Outcome) -> None:
+def _settle(study: Study, trial: Trial, outcome: Outcome) -> None:
     if isinstance(outcome, str):
         study.fail(trial, outcome)
     elif isinstance(outcome, futures.BrokenExecutor):
@@ -86,7 +88,7 @@ def _text(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _workers(evaluate: Evaluate, n_jobs: int) -> "Iterator[_Here | _Processes]":
+def _workers(evaluate: Evaluate, n_jobs: int) -> Iterator[_Here | _Processes]:
     if n_jobs == 1:
         yield _Here(evaluate)
         return
@@ -169,7 +171,7 @@ class _Processes:
         for pool in self._pids:
             pool.shutdown()
 
-    def _collect(self, future: "futures.Future[Any]") -> tuple[Trial, Outcome]:
+    def _collect(self, future: futures.Future[Any]) -> tuple[Trial, Outcome]:
         trial, pool = self._busy.pop(future)
         error = future.exception()
         if isinstance(error, futures.BrokenExecutor):

@@ -4,6 +4,8 @@ An ``IntChoice`` travels as the *position* in its tuple of values: allowed chann
 and a sampler that sees positions keeps their order and gives every value the same prior.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,13 +53,13 @@ class Categorical:
         object.__setattr__(self, "values", tuple(self.values))
         _check_values(self.values, str | int | float | bool | None, "text, numbers, booleans or None")
 
-    def distribution(self) -> "BaseDistribution":
+    def distribution(self) -> BaseDistribution:
         """The same choice as an Optuna distribution."""
         from optuna.distributions import CategoricalDistribution
 
         return CategoricalDistribution(self.values)
 
-    def suggest(self, trial: "Trial", name: str) -> Any:
+    def suggest(self, trial: Trial, name: str) -> Any:
         """Draw the stored form of a value through an Optuna trial."""
         return trial.suggest_categorical(name, self.values)
 
@@ -92,13 +94,13 @@ class IntChoice:
         if list(self.values) != sorted(self.values):
             raise ConfigError(f"the values of an IntChoice must increase, not {self.values}")
 
-    def distribution(self) -> "BaseDistribution":
+    def distribution(self) -> BaseDistribution:
         """The same choice as an Optuna distribution over positions."""
         from optuna.distributions import IntDistribution
 
         return IntDistribution(0, len(self.values) - 1)
 
-    def suggest(self, trial: "Trial", name: str) -> int:
+    def suggest(self, trial: Trial, name: str) -> int:
         """Draw the position of a value through an Optuna trial."""
         return trial.suggest_int(name, 0, len(self.values) - 1)
 
@@ -130,13 +132,13 @@ class Float:
         if not (math.isfinite(self.lo) and math.isfinite(self.hi) and self.lo <= self.hi):
             raise ConfigError(f"Float needs finite bounds lo <= hi, not {self.lo} and {self.hi}")
 
-    def distribution(self) -> "BaseDistribution":
+    def distribution(self) -> BaseDistribution:
         """The same range as an Optuna distribution."""
         from optuna.distributions import FloatDistribution
 
         return FloatDistribution(self.lo, self.hi)
 
-    def suggest(self, trial: "Trial", name: str) -> float:
+    def suggest(self, trial: Trial, name: str) -> float:
         """Draw a value through an Optuna trial."""
         return trial.suggest_float(name, self.lo, self.hi)
 

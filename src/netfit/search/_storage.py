@@ -5,6 +5,8 @@ half of what SQLite's defaults cost on a slow disk. A write-ahead log needs a lo
 system use a journal.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import sqlite3
@@ -12,14 +14,13 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ArtifactError, ConfigError
 from ._owner import alive, me
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileSymlinkLock
 
 __all__ = ["connect", "open_storage"]
 
@@ -28,7 +29,7 @@ _DATABASES = (".db", ".sqlite", ".sqlite3")
 _FOREIGN_GRACE_S = 30.0
 
 
-def open_storage(where: "str | os.PathLike[str] | BaseStorage") -> "BaseStorage":
+def open_storage(where: str | os.PathLike[str] | BaseStorage) -> BaseStorage:
     """The Optuna storage of a place.
 
     Args:
@@ -66,7 +67,7 @@ def connect(path: Path, isolation_level: Literal["IMMEDIATE"] | None = "IMMEDIAT
     return connection
 
 
-def _guard(path: Path, make: "Callable[[], BaseStorage]") -> "BaseStorage":
+def _guard(path: Path, make: Callable[[], BaseStorage]) -> BaseStorage:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return make()
@@ -74,7 +75,7 @@ def _guard(path: Path, make: "Callable[[], BaseStorage]") -> "BaseStorage":
         raise ArtifactError(f"cannot open the study {path}: {str(e).splitlines()[0]}") from e
 
 
-def _sqlite(path: Path) -> "RDBStorage":
+def _sqlite(path: Path) -> RDBStorage:
     import sqlalchemy
     from optuna.storages import RDBStorage
 
@@ -86,7 +87,7 @@ def _sqlite(path: Path) -> "RDBStorage":
     return storage
 
 
-def _database(url: str) -> "RDBStorage":
+def _database(url: str) -> RDBStorage:
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -96,16 +97,16 @@ def _database(url: str) -> "RDBStorage":
         raise ConfigError(f"cannot open the study {url}: {str(e).splitlines()[0]}") from e
 
 
-def _journal(path: Path) -> "JournalStorage":
+def _journal(path: Path) -> JournalStorage:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    lock = _OwnedLock(path)
+    lock: Any = _OwnedLock(path)
     path.touch()
     with lock:
         _cut_torn_line(path)
     # Only acquire and release are called, so the class need not derive from one that costs an import of Optuna.
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=cast("JournalFileSymlinkLock", lock)))
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
 
 
 def _cut_torn_line(path: Path) -> None:

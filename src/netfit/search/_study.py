@@ -8,6 +8,8 @@ that makes the set of points independent of kills and of the number of workers; 
 results there are, so only one worker without kills repeats them exactly.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import os
@@ -73,15 +75,15 @@ class Study:
     (20, 16)
     """
 
-    optuna: "OptunaStudy"
+    optuna: OptunaStudy
 
     def __init__(
         self,
-        path_or_url: "str | os.PathLike[str] | BaseStorage",
+        path_or_url: str | os.PathLike[str] | BaseStorage,
         *,
         space: Mapping[str, Dimension],
         goal: Goal,
-        sampler: "str | BaseSampler" = "tpe",
+        sampler: str | BaseSampler = "tpe",
         seed: int = 0,
         fingerprint: Mapping[str, Any] | None = None,
         allow_drift: bool = False,
@@ -265,7 +267,7 @@ class Study:
         trials = self.optuna.get_trials(deepcopy=False)
         return [self._row(t, i) for t, i in zip(trials, _recovery.indices(trials), strict=True)]
 
-    def _row(self, trial: "FrozenTrial", index: int) -> Row:
+    def _row(self, trial: FrozenTrial, index: int) -> Row:
         record = trial.user_attrs.get("record", {})
         untold = "its process ended" if trial.state.name == "FAIL" else None
         return Row(
@@ -285,7 +287,7 @@ class Study:
         attrs = json.loads(json.dumps(dict(evaluation.attrs), default=jsonable))
         return {"attrs": attrs, "fingerprint": self._fingerprint}
 
-    def _running(self, trial: Trial) -> "OptunaTrial":
+    def _running(self, trial: Trial) -> OptunaTrial:
         if trial.number not in self._asked:
             raise ConfigError(f"trial {trial.number} is not running here: tell what ask() gave, once")
         return self._asked[trial.number]
@@ -304,7 +306,7 @@ class Study:
         wrong = [f"{name} is {number}" for name, number in numbers.items() if not math.isfinite(number)]
         return "; ".join(wrong) or None
 
-    def _make_sampler(self, seed: int) -> "BaseSampler":
+    def _make_sampler(self, seed: int) -> BaseSampler:
         from optuna.samplers import NSGAIISampler, RandomSampler, TPESampler
 
         if not isinstance(self._sampler, str):
@@ -317,7 +319,7 @@ class Study:
         return TPESampler(multivariate=True, constant_liar=bool(self._asked), seed=seed)
 
 
-def _open(storage: "BaseStorage", goal: Goal) -> "OptunaStudy":
+def _open(storage: BaseStorage, goal: Goal) -> OptunaStudy:
     import optuna
 
     if optuna.logging.get_verbosity() == optuna.logging.INFO:  # Optuna's default tells every study it makes
