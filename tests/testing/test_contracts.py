@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from netfit.compress import Prune
 from netfit.surgery import CallHook, Quantize, Stage, Technique, install
 from netfit.targets import CostTable, DeviceSpec, HostCPU, Target
 from netfit.testing import TargetContract, TechniqueContract
@@ -70,6 +71,11 @@ class Noise(CallHook):
 )
 class TestTechniques(TechniqueContract):
     pass
+
+
+@pytest.mark.parametrize("technique", [Prune(0.5), Prune(keep=3), Prune(sparsity=0.0)], ids=repr)
+class TestPrune(TechniqueContract):
+    pattern = "kind:conv2d"  # the last layer's outputs are the network's own
 
 
 class Counted(Target):
