@@ -144,6 +144,17 @@ def test_gradients_reach_every_weight(net, x):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in small.parameters())
 
 
+def test_training_rounds_what_evaluation_rounds(net, x):
+    """BatchNorm counts its batches in training: that must not take the layer's call site."""
+    small = apply(net, Policy(dict.fromkeys(LAYERS, Quantize(4, 4))), x)
+    calibrate(small, [x])
+    seen = {}
+    small.blocks[0].register_forward_hook(lambda m, a, y: seen.update(y=y))
+    Quantization.of(small).freeze()
+    small.train()(x)
+    assert len(seen["y"].unique()) <= 16
+
+
 def test_a_failing_forward_leaves_no_hook_behind(net, x):
     small = apply(net, Policy({"*": Quantize()}), x)
     calibrate(small, [x])

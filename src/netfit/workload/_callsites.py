@@ -58,8 +58,9 @@ class CallSite(NamedTuple):
     kind: str
 
 
-# What a layer may do around its own operation (padding modes, head splits): never takes the layer's own name.
-_AROUND = frozenset({"pad", "transpose", "reshape", "flatten", "slice", "unsqueeze", "squeeze", "expand"})
+# What a layer may do around its own operation (padding modes, head splits, BatchNorm's batch counter in training):
+# never takes the layer's own name.
+_AROUND = frozenset({"add", "pad", "transpose", "reshape", "flatten", "slice", "unsqueeze", "squeeze", "expand"})
 
 Handler = Callable[[CallSite, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
