@@ -26,4 +26,5 @@ if __name__ == "__main__":
     try:
         main(*sys.argv[1:3])
     except NetfitError as e:
-        sys.exit(f"netfit: {e}")
+        print(f"netfit: {e}", file=sys.stderr)
+        sys.exit(e.exit_status)

@@ -4,6 +4,8 @@ Measured, simulated, predicted and bounded hardware answer in the same table, so
 command line never asks which kind it is talking to.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,10 +85,10 @@ class Target(ABC):
     @abstractmethod
     def cost(
         self,
-        workload_or_model: "Workload | nn.Module",
+        workload_or_model: Workload | nn.Module,
         *example_inputs: Any,
-        policy: "Policy | None" = None,
-    ) -> "CostTable":
+        policy: Policy | None = None,
+    ) -> CostTable:
         """What one inference costs, operator by operator.
 
         Args:

@@ -95,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer a question about stored models."""
         self._answer(self._measure)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_: Any) -> None:
         """Say nothing: the caller reports what went wrong."""
 
     def _answer(self, work: Callable[[], dict[str, Any]]) -> None:
