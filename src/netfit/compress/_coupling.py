@@ -128,7 +128,7 @@ def _steps_hidden(model: nn.Module) -> Iterator[None]:
     """Recurrent layers as single operations: torch-pruning loses its way among their steps."""
     hidden = [m for m in model.modules() if isinstance(m, _RECURRENT)]
     for module in hidden:
-        module.forward = functools.partial(_one_operation, module.forward)
+        module.forward = functools.partial(_one_operation, module.forward)  # type: ignore[method-assign]
     try:
         yield
     finally:

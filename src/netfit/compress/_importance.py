@@ -30,14 +30,15 @@ def importance(
 ) -> dict[str, Tensor]:
     """Score the channels of each group; higher means more important.
 
-    ``l1``, ``l2`` and ``taylor`` add up, over the convolutions and linear layers that produce *or* consume a
-    channel, the score of its slice divided by the layer's mean: a layer counts by how it ranks the channels, not
-    by how many weights it has.
+    ``l1`` and ``l2`` add up, over the convolutions and linear layers that produce *or* consume a channel, the norm
+    of its slice divided by the layer's mean: a layer counts by how it ranks the channels, not by its size.
 
     - ``l1``, ``l2``: sum of absolute (squared) weights: "Pruning Filters for Efficient ConvNets", 2017, extended
       to groups as in "DepGraph: Towards Any Structural Pruning", 2023.
     - ``bn``: absolute BatchNorm scales: "Learning Efficient Convolutional Networks through Network Slimming", 2017.
-    - ``taylor``: |sum of weight x gradient|: "Importance Estimation for Neural Network Pruning", 2019.
+    - ``taylor``: change of the loss, to first order, when the channel is silenced: |sum of weight x gradient| over the
+      weights that *consume* it (before a BatchNorm, the sum over those that produce it is always zero):
+      "Importance Estimation for Neural Network Pruning", 2019.
     - ``random``: uniform numbers that depend on the seed and the group's name only.
 
     Args:
@@ -65,9 +66,9 @@ def importance(
         if batch is None:
             raise ConfigError("importance 'taylor' needs a batch of inputs and labels")
         products = _weight_times_gradient(model, *batch)
-        return {g.name: _summed(g, _weights(g, model), lambda name: products[name], "taylor") for g in groups}
+        return {g.name: _loss_change(g, model, products) for g in groups}
     if method in ("l1", "l2"):
-        return {g.name: _summed(g, _weights(g, model), model.get_parameter, method) for g in groups}
+        return {g.name: _norms(g, model, power=1 if method == "l1" else 2) for g in groups}
     raise ConfigError(f"unknown importance {method!r}; {did_you_mean(str(method), METHODS)}")
 
 
@@ -80,16 +81,31 @@ def _weights(group: ChannelGroup, model: nn.Module) -> Iterator[Member]:
 
 
 @torch.no_grad()
-def _summed(group: ChannelGroup, members: Iterable[Member], value: Callable[[str], Tensor], method: str) -> Tensor:
+def _norms(group: ChannelGroup, model: nn.Module, power: int) -> Tensor:
     total = torch.zeros(group.size)
-    for member in members:
-        tensor = value(member.name).detach().float().cpu()
-        tensor = tensor if method == "taylor" else tensor.abs() if method == "l1" else tensor.square()
-        score = torch.zeros(group.size).index_add_(0, member.channel, _per_position(tensor, member)[member.local])
-        score = score.abs()  # taylor: the signed products of one channel's weights are added before
+    for member in _weights(group, model):
+        score = _per_channel(model.get_parameter(member.name).abs().pow(power), member, group)
         mean = score[member.channel.unique()].mean()
         total += score / mean if mean > 0 else score
     return total
+
+
+def _loss_change(group: ChannelGroup, model: nn.Module, products: Mapping[str, Tensor]) -> Tensor:
+    total = torch.zeros(group.size)
+    for member in group.members:
+        layer = model.get_submodule(member.name.rpartition(".")[0])
+        transposed = isinstance(layer, _ConvNd) and layer.transposed
+        consumes = isinstance(layer, _ConvNd | nn.Linear | nn.RNNBase | nn.MultiheadAttention)
+        if consumes and member.name in products and products[member.name].ndim > 1:
+            depthwise = isinstance(layer, _ConvNd) and layer.groups == layer.in_channels > 1
+            if member.dim == (0 if transposed else 1) and not depthwise:
+                total += _per_channel(products[member.name], member, group)
+    return total.abs()
+
+
+def _per_channel(tensor: Tensor, member: Member, group: ChannelGroup) -> Tensor:
+    values = _per_position(tensor.detach().float().cpu(), member)
+    return torch.zeros(group.size).index_add_(0, member.channel, values[member.local])
 
 
 def _per_position(tensor: Tensor, member: Member) -> Tensor:
