@@ -1,2 +1,13 @@
 from ._version import __version__ as __version__
+from .compress import Prune as Prune
 from .errors import NetfitError as NetfitError
+from .seeding import seed_everything as seed_everything
+from .surgery import Policy as Policy
+from .surgery import Quantize as Quantize
+from .surgery import apply as apply
+from .surgery import load as load
+from .surgery import save as save
+from .surgery import sites as sites
+from .targets import HostCPU as HostCPU
+from .workload import Workload as Workload
+from .workload import trace as trace

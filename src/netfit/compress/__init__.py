@@ -1,19 +1,30 @@
-"""Compress a network: find its channel groups, cut them, measure what that costs."""
+"""Compress a network: channel groups and their slicing, sensitivity, the search for a policy, retraining, the job."""
 
-from netfit.compress._groups import plan_channels
-from netfit.compress._importance import importance
-from netfit.compress._plan import ChannelGroup, ChannelPlan
-from netfit.compress._prune import Prune
-from netfit.compress._sensitivity import Sensitivity, sensitivity
-from netfit.compress._slice import slice_model
+from ._groups import plan_channels
+from ._importance import importance
+from ._job import Settings, compress
+from ._plan import ChannelGroup, ChannelPlan
+from ._prune import Prune
+from ._retrain import retrain
+from ._search import Search
+from ._sensitivity import Sensitivity, sensitivity
+from ._slice import slice_model
+from ._space import Candidate, SearchSpace, search_space
 
 __all__ = [
+    "Candidate",
     "ChannelGroup",
     "ChannelPlan",
     "Prune",
+    "Search",
+    "SearchSpace",
     "Sensitivity",
+    "Settings",
+    "compress",
     "importance",
     "plan_channels",
+    "retrain",
+    "search_space",
     "sensitivity",
     "slice_model",
 ]
