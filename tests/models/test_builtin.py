@@ -88,3 +88,10 @@ def test_recipes():
     assert models.recipe("my.module:net").epochs > 0
     with pytest.raises(ConfigError, match="unknown model 'resnet'"):
         models.recipe("resnet")
+
+
+def test_default_input_shape():
+    assert {n: models.default_in_shape(n) for n in models.names()} == {n: b.in_shape for n, b in BUILTINS.items()}
+    assert models.default_in_shape("net.py:factory") is None
+    with pytest.raises(ConfigError, match="did you mean 'resnet20'"):
+        models.default_in_shape("resnet200")

@@ -1,5 +1,5 @@
 """Small networks of the literature, and the user's own, by name."""
 
-from ._build import Recipe, build, names, recipe
+from ._build import Recipe, build, default_in_shape, names, recipe
 
-__all__ = ["Recipe", "build", "names", "recipe"]
+__all__ = ["Recipe", "build", "default_in_shape", "names", "recipe"]

@@ -77,6 +77,18 @@ def recipe(spec: str) -> Recipe:
     return USER_RECIPE if ":" in spec else _builtin(spec).recipe
 
 
+def default_in_shape(spec: str) -> tuple[int, ...] | None:
+    """Shape of one input, without the batch, that a model is made for; None for a user's factory.
+
+    Raises:
+        ConfigError: unknown name.
+
+    >>> default_in_shape("lenet5")
+    (1, 28, 28)
+    """
+    return None if ":" in spec else _builtin(spec).in_shape
+
+
 def build(spec: str, *, num_classes: int | None = None, in_shape: tuple[int, ...] | None = None) -> nn.Module:
     """Build a model with fresh weights, drawn from torch's global generator.
 

@@ -1,0 +1,51 @@
+"""Which commands there are. Each is named by text and imported when it is called, so ``--help`` costs nothing."""
+
+from cyclopts import App
+
+from netfit._version import __version__
+
+__all__ = ["app"]
+
+_EPILOGUE = (
+    "Exit status: 0 fine, 1 the job failed, 2 bad input. --debug anywhere shows the traceback of an error. "
+    "Data sets are looked for in $NETFIT_DATA first."
+)
+
+
+def _command(parent: App, name: str, place: str, help: str) -> None:
+    unwrapped = "\n\n".join(" ".join(paragraph.split()) for paragraph in help.split("\n\n"))
+    parent.command(f"netfit.cli.{place}", name=name, help=unwrapped)
+
+
+app = App(
+    name="netfit",
+    help="Fit neural networks to the hardware they run on.",
+    help_epilogue=_EPILOGUE,
+    help_format="plaintext",  # square brackets in a docstring are not markup
+    version=__version__,
+    suppress_keyboard_interrupt=False,  # a job says how to go on
+)
+_data = App(name="data", help="Data sets: which there are, and fetch one.", help_format="plaintext")
+
+_command(app, "compress", "_compress:compress", """Compress a network until it meets a measured latency.
+
+    Trains it first when it comes without weights, searches what to prune and at which precision to run each layer
+    against the latency measured on the target, retrains, and leaves policy, deployable network, numbers and a report
+    in the run directory. An interrupted job goes on with the same command and --run.
+    """)  # fmt: skip
+_command(app, "cost", "_cost:cost", """What a network costs, operator by operator.
+
+    --target workload counts multiply-accumulates, parameters and bytes; any other target says how long each operator
+    takes there. With --policy, of the network as the policy changes it.
+    """)  # fmt: skip
+_command(app, "apply", "_apply:apply", """Change a network by a policy file and save it.
+
+    model.onnx is saved beside the weights where the network can be exported. With --data, BatchNorm statistics are
+    refreshed after pruning, and quantized activations get their ranges, from 768 training samples.
+    """)  # fmt: skip
+_command(app, "report", "_report:report", "Write the HTML page of a finished run.")
+_command(app, "models", "_models:models", "Built-in networks and the inputs they are made for.")
+_command(_data, "list", "_data:names", "Names of all data sets.")
+_command(_data, "fetch", "_data:fetch", "Find or download a data set and say what it holds.")
+app.command(_data)
+_command(app, "env", "_env:env", "The machine and the versions that numbers depend on.")

@@ -1,0 +1,151 @@
+"""``netfit compress``: the main job, in a run directory that an interrupted one goes on from."""
+
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from netfit.errors import JobError, MissingExtraError, NetfitError
+
+from ._options import Count, Json, Model, Seed, words
+from ._output import Output, answer, si, table
+
+if TYPE_CHECKING:
+    from netfit.compress import Settings
+    from netfit.runs import Run
+    from netfit.targets import Target
+
+__all__ = ["compress"]
+
+METHODS = ("prune", "quantize")
+FILES = {
+    "policy.toml": "policy",
+    "model": "network",
+    "model/model.onnx": "to deploy",
+    "result.json": "numbers",
+    "report.html": "report",
+}
+_OURS = {"run.json", "log.txt", ".lock"}  # what a run directory holds before any work is done
+
+
+def compress(
+    model: Model,
+    /,
+    *,
+    data: Annotated[str, Parameter(help="Data set to train and judge on; see netfit data list.")],
+    latency: Annotated[float, Parameter(help="Goal: part of the uncompressed latency.", validator=Number(gt=0, lte=1))],
+    target: Annotated[str, Parameter(help="Where it shall run: host, host:onnxruntime, remote:URL.")] = "host",
+    max_drop: Annotated[
+        float | None, Parameter(help="Accuracy points that may be lost; more is a failure.", validator=Number(gte=0))
+    ] = None,
+    trials: Annotated[Count, Parameter(help="Candidates of the search.")] = 60,
+    sampler: Annotated[
+        Literal["auto", "tpe", "random", "uniform"], Parameter(help="auto is uniform, greedy, then TPE.")
+    ] = "auto",
+    methods: Annotated[str, Parameter(help="What may be done, separated by commas.")] = "prune,quantize",
+    epochs: Annotated[
+        Count | None, Parameter(help="Epochs of retraining; as many as the model's own by default.")
+    ] = None,
+    ignore: Annotated[
+        Sequence[str],
+        Parameter(
+            help="Patterns of layers that stay as they are.", consume_multiple=True, negative="", show_default=False
+        ),
+    ] = (),
+    run: Annotated[Path | None, Parameter(help="Run directory, new or to go on with; runs/... by default.")] = None,
+    allow_drift: Annotated[
+        bool, Parameter(help="Go on although versions or machine changed.", negative="", show_default=False)
+    ] = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> Output:
+    """Compress a network until it meets a measured latency."""
+    chosen = words("--methods", methods, METHODS)
+    from netfit.compress import Settings
+    from netfit.runs import Run
+    from netfit.targets import parse
+
+    device = parse(target)
+    settings = Settings(
+        trials=trials, sampler=sampler, methods=chosen, epochs=epochs, max_drop=max_drop, ignore=tuple(ignore)
+    )
+    arguments = {"model": model, "data": data, "target": target, "latency": latency, **asdict(settings)}
+    opened = Run.open(run, "compress", arguments, seed, allow_drift=allow_drift)
+    error = _work(opened, device, arguments, settings)
+    return _outcome(opened.path, as_json, error)
+
+
+def _work(run: "Run", target: "Target", arguments: Mapping[str, Any], settings: "Settings") -> JobError | None:
+    """Do the job; returns what kept it from its goal when it has a result all the same."""
+    from netfit import compress as room
+
+    from ._progress import progress
+
+    print(f"run directory: {run.path}", file=sys.stderr)
+    goal = arguments["latency"]
+    try:
+        with run, progress(goal) as show:
+            room.compress(arguments["model"], arguments["data"], target, goal, run, settings, show)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with the same command and --run {run.path}") from None
+    except JobError as e:
+        if not (run.path / "result.json").is_file():
+            raise
+        return e
+    except NetfitError as e:
+        if e.exit_status == 2:
+            _forget(run.path)
+        raise
+    return None
+
+
+def _forget(place: Path) -> None:
+    """A run that bad input ended before it began must not stand in the way of the corrected command."""
+    with contextlib.suppress(OSError):
+        if {entry.name for entry in place.iterdir()} <= _OURS:
+            for entry in list(place.iterdir()):
+                entry.unlink()
+            place.rmdir()
+
+
+def _outcome(place: Path, as_json: bool, error: JobError | None) -> Output:
+    """Write the page and say what came out; the numbers are kept even where the goal was missed."""
+    from netfit.io import read_json
+    from netfit.report import from_run, write
+
+    result = read_json(place / "result.json")
+    try:
+        write(from_run(place), place / "report.html")
+    except MissingExtraError as e:
+        print(f"netfit: no report.html: {e}; then netfit report {place}", file=sys.stderr)
+    files = {name: place / name for name in FILES if (place / name).exists()}
+    facts = result | {"run": place, "files": files, "failed": None if error is None else str(error)}
+    kept = "\n".join(f"{FILES[name]:20}{path}" for name, path in files.items())
+    return answer(as_json, facts, f"{_numbers(result)}\n\n{kept}", error)
+
+
+def _numbers(result: Mapping[str, Any]) -> str:
+    """Before and after, in one small table and a sentence."""
+    base, final, goal = result["base"], result["final"], result["goal"]
+    accuracy, deployed = base["accuracy"], final["accuracy_deployed"]
+    rows = [
+        (
+            "accuracy",
+            f"{100 * accuracy:.2f} %",
+            f"{100 * deployed:.2f} %",
+            f"{100 * (deployed - accuracy):+.2f} points",
+        ),
+        ("latency", si(base["latency_s"], "s"), si(final["latency_s"], "s"), f"x {final['ratio']:.3f}"),
+    ]
+    for label, key, unit in (("MACs", "macs", ""), ("parameters", "params", ""), ("bytes", "bytes", "B")):
+        change = f"x {final[key] / base[key]:.3f}" if base[key] else ""
+        rows.append((label, si(base[key], unit), si(final[key], unit), change))
+    text = table(("", "before", "after", ""), rows)
+    text += f"\nlatency goal {goal['latency']:g}: {'met' if final['met'] else 'not met'}"
+    text += f", interval {final['ratio_lo']:.3f} to {final['ratio_hi']:.3f}"
+    return text + ("; the machine was busy, so the times are noisy" if final["noisy"] else "")
