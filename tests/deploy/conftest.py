@@ -1,5 +1,6 @@
 """Small networks with every structure the deploy room must carry, and hand-made quantization for them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from netfit.deploy import Grid, QuantSpec, open_session
+from netfit.deploy import Grid, QuantSpec, open_session, to_onnx
 
 ACTIVATIONS = ("Relu", "Clip")
 
@@ -87,20 +88,47 @@ def trained_like(model: nn.Module, *example: torch.Tensor) -> nn.Module:
     return model.eval()
 
 
-@pytest.fixture
-def net() -> Callable[[str], tuple[nn.Module, torch.Tensor]]:
-    """A fresh network by name, with an example input of batch two."""
+NETS = {
+    "residual": (Residual, (2, 3, 12, 12)),
+    "concat": (Concat, (2, 3, 12, 12)),
+    "repeated": (Repeated, (2, 4, 8, 8)),
+}
 
-    def make(name: str) -> tuple[nn.Module, torch.Tensor]:
+
+class Net:
+    """A network, an example input of batch two, test data, and its ONNX form (exported once a session)."""
+
+    def __init__(self, name: str) -> None:
+        cls, shape = NETS[name]
         torch.manual_seed(1)
-        model, x = {
-            "residual": (Residual(), torch.randn(2, 3, 12, 12)),
-            "concat": (Concat(), torch.randn(2, 3, 12, 12)),
-            "repeated": (Repeated(), torch.randn(2, 4, 8, 8)),
-        }[name]
-        return trained_like(model, x), x
+        self.example = torch.randn(shape)
+        self.model = trained_like(cls(), self.example)
+        self.x = torch.randn(64, *shape[1:])
+        self.make = cls
 
-    return make
+    @functools.cached_property
+    def onnx(self) -> Any:
+        return to_onnx(self.model, (self.example,))
+
+    def reference(self, x: torch.Tensor | None = None) -> np.ndarray:
+        with torch.no_grad():
+            return self.model(self.x if x is None else x).numpy()
+
+
+@functools.cache
+def _net(name: str) -> Net:
+    return Net(name)
+
+
+@pytest.fixture
+def nets() -> Callable[[str], Net]:
+    """Networks by name; shared by all tests, so nobody changes them."""
+    return _net
+
+
+@pytest.fixture
+def spec() -> Callable[..., QuantSpec]:
+    return spec_for
 
 
 def ranges(proto: Any, x: np.ndarray) -> dict[str, tuple[float, float]]:

@@ -3,7 +3,9 @@
 from ._convert import to_onnx
 from ._export import Exported, export
 from ._fidelity import Fidelity, Substituted, fidelity, verify
+from ._probe import Probe
 from ._qdq import Grid, QuantSpec, quantize
+from ._reslice import reslice
 from ._sessions import ExecutedLayer, Session, open_session
 
 __all__ = [
@@ -11,6 +13,7 @@ __all__ = [
     "Exported",
     "Fidelity",
     "Grid",
+    "Probe",
     "QuantSpec",
     "Session",
     "Substituted",
@@ -18,6 +21,7 @@ __all__ = [
     "fidelity",
     "open_session",
     "quantize",
+    "reslice",
     "to_onnx",
     "verify",
 ]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -48,14 +49,22 @@ def to_onnx(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> Any:
     proto = lower(program, type(model).__name__)
     if state is None:
         return quantize(proto, QuantSpec())
+    folded = {n: (s * factors.get(n, torch.ones(())).abs()).numpy().astype(np.float32) for n, s in steps.items()}
+    return with_policy(proto, state, workload, folded)
+
+
+def with_policy(proto: Any, state: Quantization, workload: Workload, steps: Mapping[str, NDArray[np.float32]]) -> Any:
+    """Quantize a float ONNX model as a policy says.
+
+    Args:
+        proto: from `lower`.
+        state: what the policy chose.
+        workload: the network as it was before batch norm was folded.
+        steps: weight scales by parameter name, after folding.
+    """
     values = {v for n in proto.graph.node for v in n.output} | {i.name for i in proto.graph.input}
     tensors = _grids(state, workload, values)
-    layers = {}
-    for op in workload:
-        if op.key in state.plan.layers:
-            name = op.params["weight"].name
-            folded = steps[name] * factors.get(name, torch.ones(())).abs()
-            layers[_node(op)] = folded.numpy().astype(np.float32)
+    layers = {_node(op): steps[op.params["weight"].name] for op in workload if op.key in state.plan.layers}
     low = frozenset(_node(op) for op in workload if op.name in state.bf16 and op.params)
     return mark(quantize(proto, QuantSpec(tensors, layers, low)), _asked(state, workload, tensors))
 

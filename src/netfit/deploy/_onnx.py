@@ -36,7 +36,7 @@ def lower(program: torch.export.ExportedProgram, name: str) -> Any:
         except torch.onnx.OnnxExporterError as e:
             cause = str(e.__cause__ or e).strip().splitlines()[0]
             raise UnsupportedLayerError(f"{name} has no ONNX form: {cause[:300]}") from e
-        assert exported is not None
+        assert exported is not None and exported.exported_program is not None
         _optimize(exported)
     origin = {n.name: n.meta.get("custom") or {} for n in exported.exported_program.graph.nodes}
     proto = exported.model_proto
@@ -72,7 +72,7 @@ def _optimize(exported: torch.onnx.ONNXProgram) -> None:
     exported.optimize()
     for value in [v for v in graph.inputs if v.name in values]:
         graph.inputs.remove(value)
-        value.const_value = values[value.name]
+        value.const_value = values[str(value.name)]
         if value.uses():
             graph.register_initializer(value)
 
@@ -127,9 +127,7 @@ def _name_nodes(graph: Any, origin: dict[str, dict[str, Any]]) -> None:
 
 
 def _name_batch(graph: Any) -> None:
-    symbols = {
-        d.dim_param for i in graph.input for d in i.type.tensor_type.shape.dim[:1] if d.HasField("dim_param")
-    }
+    symbols = {d.dim_param for i in graph.input for d in i.type.tensor_type.shape.dim[:1] if d.HasField("dim_param")}
     for value in [*graph.input, *graph.output, *graph.value_info]:
         del value.metadata_props[:]
         for dim in value.type.tensor_type.shape.dim:

@@ -12,9 +12,10 @@ import numpy as np
 from netfit.errors import ConfigError, require
 
 from ._onnx import LAYERS
-from ._sessions import Array, ExecutedLayer, Session
+from ._sessions import Array, ExecutedLayer, Session, load_onnx
 
 _ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh")
+_CONVERTERS = ("QuantizeLinear", "DequantizeLinear")
 _INT8 = ("QLinear", "QGemm", "ConvInteger", "MatMulInteger", "DynamicQuantize")
 # What ONNX Runtime appends to the name of a node it rewrites.
 _SUFFIX = re.compile(r"(_token_\d+|_nchwc|_nhwc|_kernel_time)+$")
@@ -27,12 +28,8 @@ class ORTSession(Session):
 
     def __init__(self, source: Path | Any, threads: int, profile: bool) -> None:
         self._ort = require("onnxruntime", "export")
-        onnx = require("onnx", "export")
         self.threads, self._profile = threads, profile
-        try:
-            self._proto = onnx.load(source) if isinstance(source, Path) else source
-        except Exception as e:  # protobuf raises its own types for a damaged file
-            raise ConfigError(f"{source} is not a readable ONNX file: {str(e)[:200]}") from e
+        self._proto = load_onnx(source)
         self._session = self._open()
 
     def _open(self, **options: Any) -> Any:
@@ -90,13 +87,11 @@ class ORTSession(Session):
         executed = []
         for node in nodes:
             # Pooling and data movement compute in the type they are given; everything else says so in its name.
-            int8 = node.op_type.startswith(_INT8) or (
-                node.op_type not in ("QuantizeLinear", "DequantizeLinear") and node.input[:1] and node.input[0] in integer
-            )
+            moved = node.op_type not in _CONVERTERS and bool(node.input) and node.input[0] in integer
+            int8 = moved or node.op_type.startswith(_INT8)
             if (int8 and not _returns_float(node)) or node.op_type == "QuantizeLinear":
                 integer.update(node.output)
-            precision = "int8" if int8 else "fp32"
-            executed.append(ExecutedLayer(sites.find(node.name), node.op_type, precision))
+            executed.append(ExecutedLayer(sites.find(node.name), node.op_type, "int8" if int8 else "fp32"))
         return executed
 
     def profile(self, x: Array | Sequence[Array] | None = None, runs: int = 32) -> list[tuple[str, float]]:
@@ -142,4 +137,4 @@ class _Sites(NamedTuple):
 
 def _returns_float(node: Any) -> bool:
     """Quantized products without an output scale (the ninth input) return float32."""
-    return node.op_type == "QGemm" and len(node.input) < 8 or node.op_type.endswith("ToFloat")
+    return (node.op_type == "QGemm" and len(node.input) < 8) or node.op_type.endswith("ToFloat")

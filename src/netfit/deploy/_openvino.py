@@ -10,7 +10,7 @@ import numpy as np
 
 from netfit.errors import ConfigError, require
 
-from ._sessions import Array, ExecutedLayer, Session, precision_marks
+from ._sessions import Array, ExecutedLayer, Session, load_onnx, precision_marks
 
 _PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}
 _LAYERS = {"Convolution", "GroupConvolution", "MatMul"}
@@ -60,7 +60,7 @@ class OpenVINOSession(Session):
         return [np.array(result[i]) for i in range(len(result))]
 
     def warm(self, x: Array | Sequence[Array] | None = None) -> Callable[[], Any]:
-        return self._request(x).infer  # type: ignore[no-any-return]
+        return self._request(x).infer
 
     def _request(self, x: Array | Sequence[Array] | None) -> Any:
         arrays = self._inputs(x)
@@ -78,7 +78,9 @@ class OpenVINOSession(Session):
             # Neighbouring linear layers became one generated kernel, which has one precision in the report. Without
             # that merge each is listed with the precision it has inside the kernel: the choice is made earlier.
             model = self._shaped(self.input_shapes)
-            executed = self._executed(self._core.compile_model(model, "CPU", self._config | {"SNIPPETS_MODE": "DISABLE"}))
+            executed = self._executed(
+                self._core.compile_model(model, "CPU", self._config | {"SNIPPETS_MODE": "DISABLE"})
+            )
         return executed
 
     def _executed(self, compiled: Any) -> list[ExecutedLayer]:
@@ -127,8 +129,7 @@ def read(source: Path | Any, core: Any, *, mark: bool = True) -> Any:
     """
     if isinstance(source, Path) and source.suffix == ".xml":
         return _parsed(core, source)
-    onnx = require("onnx", "export")
-    proto = onnx.load(source) if isinstance(source, Path) else source
+    proto = load_onnx(source)
     model = _parsed(core, proto.SerializeToString())
     # OpenVINO names a layer that makes a network output after the output.
     made_by = {v: n.name for n in proto.graph.node for v in n.output}

@@ -16,7 +16,18 @@ from netfit.errors import ConfigError, did_you_mean, require
 from ._onnx import LAYERS
 
 # These only move or select values, so their result lies on the grid of what they read.
-_SAME_GRID = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Split", "Gather")
+_SAME_GRID = (
+    "MaxPool",
+    "Reshape",
+    "Flatten",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+    "Slice",
+    "Split",
+    "Gather",
+)
 
 
 class Grid(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from netfit.errors import ConfigError, did_you_mean
+from netfit.errors import ConfigError, did_you_mean, require
 
 Array = NDArray[Any]
 Runtime = Literal["openvino", "onnxruntime"]
@@ -79,9 +79,7 @@ class Session(ABC):
             return [rng.normal(size=s).astype(np.float32) for s in self.input_shapes]
         arrays = [x] if isinstance(x, np.ndarray) else list(x)
         shapes = self.input_shapes
-        if len(arrays) != len(shapes) or any(
-            a.shape[1:] != s[1:] for a, s in zip(arrays, shapes, strict=False)
-        ):
+        if len(arrays) != len(shapes) or any(a.shape[1:] != s[1:] for a, s in zip(arrays, shapes, strict=False)):
             raise ConfigError(
                 f"inputs of shape {[a.shape for a in arrays]} do not fit a network of inputs {shapes}: "
                 "only the batch size (axis 0) is free"
@@ -124,6 +122,17 @@ def open_session(
     from ._onnxruntime import ORTSession
 
     return cast(Session, ORTSession(source, threads, profile))
+
+
+def load_onnx(source: Path | Any) -> Any:
+    """The ``onnx.ModelProto`` of a file; a model is handed through."""
+    if not isinstance(source, Path):
+        return source
+    onnx = require("onnx", "export")
+    try:
+        return onnx.load(source)
+    except Exception as e:  # protobuf raises its own types for a damaged file
+        raise ConfigError(f"{source} is not a readable ONNX file: {str(e)[:200]}") from e
 
 
 def precision_marks(proto: Any) -> dict[str, str]:
