@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from netfit.deploy import Grid, QuantSpec, open_session, to_onnx
+from netfit.deploy import Grid, Probe, QuantSpec, open_session, to_onnx
 
 ACTIVATIONS = ("Relu", "Clip")
 
@@ -109,6 +109,10 @@ class Net:
     @functools.cached_property
     def onnx(self) -> Any:
         return to_onnx(self.model, (self.example,))
+
+    @functools.cached_property
+    def probe(self) -> Probe:
+        return Probe(self.model, (self.example,))
 
     def reference(self, x: torch.Tensor | None = None) -> np.ndarray:
         with torch.no_grad():

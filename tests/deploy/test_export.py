@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from netfit.deploy import Probe, Substituted, export, fidelity, open_session, to_onnx, verify
+from netfit.deploy import Substituted, export, fidelity, open_session, to_onnx, verify
 from netfit.deploy._sessions import precision_marks
 from netfit.errors import ConfigError
 from netfit.surgery import Policy, Quantize, apply, calibrate, sites
@@ -47,12 +47,12 @@ def test_an_unquantized_file_equals_the_model(nets, tmp_path):
 @pytest.mark.parametrize("name", ["residual", "concat"])
 def test_random_policies_run_as_asked(nets, name):
     net = nets(name)
-    rng, probe = np.random.default_rng(0), Probe(net.model, (net.example,))
+    rng = np.random.default_rng(0)
     for _ in range(5):
         model = _applied(
             net, {layer: Quantize() for layer in _layers(net) if rng.random() < 0.6} or {"fc*": Quantize()}
         )
-        proto = probe.onnx(model)
+        proto = net.probe.onnx(model)
         for runtime in ("openvino", "onnxruntime"):
             executed = {n: e.precision for e in open_session(proto, runtime).layers() for n in (e.name, *e.fused)}
             asked = precision_marks(proto)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from netfit.deploy import Probe, open_session, reslice, to_onnx
+from netfit.deploy import open_session, reslice, to_onnx
 from netfit.surgery import Policy, Quantize, apply
 
 
@@ -57,11 +57,10 @@ def test_nothing_to_change_changes_nothing(chain):
 
 def test_a_probe_times_what_an_export_would(nets):
     net = nets("residual")
-    probe = Probe(net.model, (net.example,))
     small = net.make(9).eval()
     quantized = apply(small, Policy({"block1.*": Quantize(), "dw": Quantize()}), net.example)
     for model in (small, quantized):
-        fast, slow = probe.onnx(model), to_onnx(model, (net.example,))
+        fast, slow = net.probe.onnx(model), to_onnx(model, (net.example,))
         assert [(n.op_type, n.name) for n in fast.graph.node] == [(n.op_type, n.name) for n in slow.graph.node]
         shapes = [{t.name: tuple(t.dims) for t in p.graph.initializer} for p in (fast, slow)]
         assert {k: s for k, s in shapes[0].items() if "/" in k or "." in k}.items() >= {
@@ -71,8 +70,8 @@ def test_a_probe_times_what_an_export_would(nets):
 
 
 def test_a_network_of_other_layers_is_exported(nets):
-    net = nets("repeated")
-    other = nn.Sequential(nn.Conv2d(4, 3, 8), nn.Flatten()).eval()
-    proto = Probe(net.model, (net.example,)).onnx(other)
+    net = nets("residual")
+    other = nn.Sequential(nn.Conv2d(3, 3, 12), nn.Flatten()).eval()
+    proto = net.probe.onnx(other)
     with torch.no_grad():
         assert np.abs(open_session(proto).run(net.x.numpy())[0] - other(net.x).numpy()).max() < 1e-5

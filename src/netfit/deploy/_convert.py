@@ -18,8 +18,9 @@ from ._program import fold_batch_norm
 from ._qdq import Grid, QuantSpec, mark, quantize
 
 _VIEWS = ("identity", "dropout", "reshape", "flatten", "squeeze", "unsqueeze")
-# Codes in the middle of the range, far from denormals: what an uncalibrated network is timed with.
-_PLACEHOLDER = Grid(1 / 16, 128)
+# What an uncalibrated network is timed with. Runtimes merge a ReLU or ReLU6 only into a grid that lies inside its
+# range: zero point 0, and 255 steps below 6.
+_PLACEHOLDER = Grid(1 / 64)
 
 
 def to_onnx(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> Any:
