@@ -216,6 +216,11 @@ def test_bad_samples(samples):
         with pytest.raises(ConfigError, match=message) as e:
             fit(net(), train, **ARGUMENTS)
         assert "\n" not in str(e.value)
+    with pytest.raises(ConfigError, match=r"must give logits \(batch, classes\), not \(2, 1, 8, 8\)"):
+        fit(nn.Conv2d(1, 1, 1), samples, **ARGUMENTS)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    with pytest.raises(ConfigError, match="3 outputs but its teacher 5"):
+        fit(net(), samples, **ARGUMENTS, teacher=flat)
     with pytest.raises(ConfigError, match=r"needs images \(n, C, H, W\)"):
         fit(nn.Linear(4, 3), (torch.randn(9, 4), y[:9]), **ARGUMENTS, augment="crop")
 

@@ -110,6 +110,7 @@ def test_evaluation_is_in_eval_mode_and_independent_of_the_batch_size():
     x = torch.randn((50, 3), generator=torch.Generator().manual_seed(0))
     out = logits(model, x, batch_size=7)
     assert torch.allclose(out, logits(model, x)) and not out.requires_grad
+    assert torch.allclose(out, logits(model, x, precision="bf16"), atol=0.05)
     assert model.training and model.bn.num_batches_tracked == 0
     y = out.argmax(1)
     y[:10] = (y[:10] + 1) % 3

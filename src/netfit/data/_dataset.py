@@ -17,8 +17,6 @@ from netfit.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Dataset", "check_disjoint"]
-
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -112,6 +110,11 @@ class Dataset:
 
         Raises:
             ConfigError: ``n`` leaves one side empty.
+
+        >>> from netfit.data import load
+        >>> rest, held = load("digits").hold_out(200, seed=0)
+        >>> len(rest), len(held), held.shape
+        (1237, 200, (1, 8, 8))
         """
         if not 0 < n < len(self):
             raise ConfigError(f"{self.name}: cannot hold out {n} of {len(self)} samples")

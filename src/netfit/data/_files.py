@@ -71,6 +71,8 @@ def find(name: str, sources: tuple[Source, ...], root: str | Path | None = None)
         if source.url:
             try:
                 return _download(source)
+            except ValueError:  # pooch's checksum error
+                tried = f"{source.url} has another checksum than it should"
             except Exception as e:  # pooch lets requests', urllib3's and OS errors through; all mean "no file"
                 tried = f"downloading {source.url} failed ({type(e).__name__})"
     first = sources[0]

@@ -1,7 +1,5 @@
 """Augmentation of whole batches on tensors, drawn from a generator of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -9,8 +7,6 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from netfit.errors import ConfigError, did_you_mean
-
-__all__ = ["AUGMENTATIONS", "Augment", "augmentation", "crop", "crop_flip"]
 
 Augment = Callable[[Tensor, Generator], Tensor]
 

