@@ -173,8 +173,9 @@ class _Job:
 
     def _search(self, space: SearchSpace, evaluator: Evaluator, gauge: Meter) -> list[Row]:
         search = Search(
-            space, evaluator, gauge, goal=self.goal * gauge.margin, folder=self.run.path, seed=derive(self.run.seed, "search"),
-            sampler=self.settings.sampler, identity=self._identity(evaluator.model),
+            space, evaluator, gauge, goal=self.goal * gauge.margin, folder=self.run.path,
+            seed=derive(self.run.seed, "search"), sampler=self.settings.sampler,
+            identity=self._identity(evaluator.model),
             progress=lambda f: self.progress("search", f | {"of": self.settings.trials}),
         )  # fmt: skip
         return search.run(self.settings.trials)
