@@ -1,0 +1,1 @@
+"""Systolic arrays: exact closed forms."""
