@@ -61,9 +61,16 @@ def _substituted(exported: Exported, session: Session) -> list[Substituted]:
         if layer.precision == "bf16" and layer.kind != "Reorder" and layer.name not in exported.asked:
             found.append(Substituted(layer.name, "fp32", "bf16"))
     for name, asked in exported.asked.items():
-        if executed.get(name) != asked:
-            found.append(Substituted(name, asked, executed.get(name, "absent")))
+        precision = executed.get(name) or _merged(name, executed)
+        if precision != asked:
+            found.append(Substituted(name, asked, precision))
     return found
+
+
+def _merged(name: str, executed: dict[str, str]) -> str:
+    """Precision of the kernel that bears the name of the layer's bias: a product and its bias became one."""
+    helpers = {p for n, p in executed.items() if n.startswith(f"{name}/Add_")}
+    return helpers.pop() if len(helpers) == 1 else "absent"
 
 
 def verify(
