@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from ._options import Classes, InShape, Json, Model, PolicyFile, Seed, shape
+from ._options import Classes, InShape, Json, Model, Original, PolicyFile, Seed, shape
 from ._output import Output, answer, si, table
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def apply(
     *,
     in_shape: InShape = None,
     num_classes: Classes = None,
+    original: Original = None,
     data: Annotated[str | None, Parameter(help="Data set that sets the ranges of quantized activations.")] = None,
     out: Annotated[Path | None, Parameter(help="Folder to write; named after model and policy by default.")] = None,
     seed: Seed = 0,
@@ -46,7 +47,7 @@ def apply(
     seed_everything(seed)
     if samples is not None and not Path(model).is_dir():
         size, num_classes = size or samples.shape, num_classes or len(samples.classes)
-    network = open_network(model, size, num_classes)
+    network = open_network(model, size, num_classes, original)
     if network.policy:
         raise ConfigError(
             f"{model} was already changed by a policy; write both into one and apply it to {network.spec}"
@@ -56,7 +57,7 @@ def apply(
     if samples is not None:
         _refresh(changed, changes, samples)
     place = out or Path(f"{_stem(model)}-{policy.stem}")
-    exported, why_not = _exported(changed, x)
+    exported, why_not = _exported(changed, x, samples is not None)
     surgery.save(
         changed, place, spec=network.spec, example_inputs=[x], policy=changes, num_classes=network.num_classes,
         files={"model.onnx": exported} if exported else None,
@@ -89,17 +90,20 @@ def _refresh(model: "nn.Module", policy: "Policy", samples: "Dataset") -> None:
     calibrate(model, inputs.split(CALIBRATION_BATCH))
 
 
-def _exported(model: "nn.Module", x: "torch.Tensor") -> tuple[bytes | None, str | None]:
+def _exported(model: "nn.Module", x: "torch.Tensor", calibrated: bool) -> tuple[bytes | None, str | None]:
     """The bytes of model.onnx, or why there are none: the saved weights are worth keeping either way."""
     import tempfile
 
     from netfit.deploy import export
-    from netfit.errors import ConfigError, MissingExtraError, UnsupportedLayerError
+    from netfit.errors import MissingExtraError, UnsupportedLayerError
+    from netfit.surgery import Quantization
 
+    if Quantization.of(model) is not None and not calibrated:
+        return None, "it is quantized, and --data must set the ranges first"
     with tempfile.TemporaryDirectory() as folder:
         try:
             return export(model, [x], Path(folder) / "model.onnx").path.read_bytes(), None
-        except (ConfigError, MissingExtraError, UnsupportedLayerError) as e:
+        except (MissingExtraError, UnsupportedLayerError) as e:
             return None, str(e)
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from ._options import Classes, Count, InShape, Json, Model, PolicyFile, Seed, shape
+from ._options import Classes, Count, InShape, Json, Model, Original, PolicyFile, Seed, shape
 from ._output import Output, answer, si, table
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def cost(
     target: Annotated[str, Parameter(help="workload counts; host, host:onnxruntime ... measure.")] = "workload",
     in_shape: InShape = None,
     num_classes: Classes = None,
+    original: Original = None,
     batch: Annotated[Count, Parameter(help="Samples of one inference.")] = 1,
     policy: PolicyFile | None = None,
     seed: Seed = 0,
@@ -39,7 +40,7 @@ def cost(
     device = None if target == "workload" else parse(target)
     changes = None if policy is None else Policy.load(policy)
     seed_everything(seed)
-    network = open_network(model, size, num_classes)
+    network = open_network(model, size, num_classes, original)
     head = {"model": model, "target": target, "policy": policy, "input": [batch, *network.shape]}
     if device is None:
         return _counted(as_json, head, network, batch, changes)

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from cyclopts import CycloptsError
 
-from netfit.errors import NetfitError
+from netfit.errors import ArtifactError, NetfitError
 
 from ._app import app
 from ._output import Output
@@ -34,13 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
-        status = _run([word for word in words if word != "--debug"])
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        # The reader, such as `head`, has seen enough; what is still buffered must not fail at exit.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _run([word for word in words if word != "--debug"])
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        _discard_output()
         return BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as e:
         if debug:
@@ -56,7 +52,13 @@ def _run(words: list[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # a user's model may print; only the result may go to stdout
         output = command(*bound.args, **bound.kwargs)
     assert isinstance(output, Output)
-    _write(sys.stdout, output.text)
+    try:
+        _write(sys.stdout, output.text)
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        _discard_output()
+        raise ArtifactError(f"cannot write the result to standard output: {e.strerror or e}") from e
     return FINE if output.error is None else _say(output.error)
 
 
@@ -75,6 +77,12 @@ def _say(error: BaseException) -> int:
     with contextlib.suppress(OSError):  # nobody listens: the status still tells
         _write(sys.stderr, f"netfit: {text}")
     return status
+
+
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere: it must not fail again when Python exits."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write(stream: TextIO, text: str) -> None:

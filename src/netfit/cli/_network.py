@@ -8,6 +8,7 @@ from torch import nn
 
 from netfit import models, surgery
 from netfit.errors import ConfigError
+from netfit.io import read_artifact
 from netfit.surgery import Policy, Quantization
 from netfit.workload import Workload, trace
 
@@ -37,24 +38,41 @@ class Network:
         return torch.randn(batch, *self.shape, generator=torch.Generator().manual_seed(0))
 
 
-def open_network(spec: str, shape: tuple[int, ...] | None = None, num_classes: int | None = None) -> Network:
+def open_network(
+    spec: str, shape: tuple[int, ...] | None = None, num_classes: int | None = None, original: str | None = None
+) -> Network:
     """Build or load the network behind a MODEL argument.
+
+    Args:
+        spec: the argument.
+        shape: one input without the batch; the network's own when None.
+        num_classes: outputs of a network that is built here.
+        original: factory of the network that a saved one was made from, when it is not built in.
 
     Raises:
         ConfigError: the name, the factory or the shape cannot be used.
         ArtifactError: a saved network is damaged.
     """
     if Path(spec).is_dir():
-        loaded = surgery.load(spec)
-        if num_classes is not None:
-            raise ConfigError(f"{spec} is a saved network: its number of outputs is fixed, leave --num-classes away")
-        kept = tuple(loaded.example_inputs[0].shape[1:]) if loaded.example_inputs else None
-        wanted = shape or kept or models.default_in_shape(str(loaded.meta["spec"]))
-        origin = str(loaded.meta["spec"]), loaded.meta["num_classes"]
-        return Network(loaded.model.eval(), origin[0], _known(spec, wanted), origin[1], loaded.policy)
+        return _saved(spec, shape, num_classes, original)
+    if original is not None:
+        raise ConfigError(f"--original is for saved networks, and {spec} is none")
     model = models.build(spec, num_classes=num_classes, in_shape=shape)
     wanted = shape or models.default_in_shape(spec)
     return Network(model.eval(), spec, _known(spec, wanted), num_classes, Policy())
+
+
+def _saved(folder: str, shape: tuple[int, ...] | None, num_classes: int | None, original: str | None) -> Network:
+    meta = read_artifact(folder).meta
+    if num_classes is not None:
+        raise ConfigError(f"{folder} is a saved network: its number of outputs is fixed, leave --num-classes away")
+    spec, classes = str(original or meta.get("spec")), meta.get("num_classes")
+    if original is None and ":" in spec:  # an artifact is data: only the user may name code to run
+        raise ConfigError(f"{folder} was made from your own code: add --original {spec}, if that is still its factory")
+    built = None if original is None else models.build(original, num_classes=classes, in_shape=shape)
+    loaded = surgery.load(folder, model=built)
+    kept = tuple(loaded.example_inputs[0].shape[1:]) if loaded.example_inputs else None
+    return Network(loaded.model.eval(), spec, _known(folder, shape or kept), classes, loaded.policy)
 
 
 def _known(spec: str, shape: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from cyclopts.validators import Number
 
 from netfit.errors import ConfigError, did_you_mean
 
-__all__ = ["Classes", "Count", "InShape", "Json", "Model", "PolicyFile", "Seed", "shape", "words"]
+__all__ = ["Classes", "Count", "InShape", "Json", "Model", "Original", "PolicyFile", "Seed", "shape", "words"]
 
 Model = Annotated[
     str,
@@ -18,6 +18,7 @@ Model = Annotated[
         "network. Naming a factory runs its code."
     ),
 ]
+Original = Annotated[str | None, Parameter(help="Factory of your own network that a saved MODEL was made from.")]
 PolicyFile = Annotated[Path, Parameter(help="Policy file, TOML or JSON.")]
 InShape = Annotated[
     str | None, Parameter(help="Shape of one input without the batch, such as 3,32,32; needed for your own networks.")
@@ -40,7 +41,7 @@ def shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = [part.strip() for part in text.replace("x", ",").split(",")]
-    if not all(part.isdecimal() and 0 < int(part) < 2**31 for part in parts):
+    if not all(part.isdecimal() and len(part) < 10 and int(part) > 0 for part in parts):
         raise ConfigError(f"--in-shape {text!r} must be sizes of one input without the batch, such as 3,32,32")
     return tuple(int(part) for part in parts)
 

@@ -28,18 +28,18 @@ class Step:
 
     def __init__(self, goal: float) -> None:
         self.goal = goal
-        self._best: tuple[bool, float, str] | None = None
+        self._best: tuple[tuple[bool, float], str] | None = None
 
     def read(self, stage: str, facts: Mapping[str, Any]) -> tuple[str, int, int | None, str]:
         """Title, steps done, steps in all (None when nobody knows), and the numbers worth watching."""
         title = _TITLES.get(stage, stage)
         if "trials" in facts:
-            return title, int(facts["trials"]), int(facts["of"]), self._found(facts)
+            done, total = min(int(facts["trials"]), int(facts["of"])), int(facts["of"])  # seeds may be more
+            return title, done, total, f"trial {done}/{total}, {self._found(facts)}"
         if "epoch" in facts:
             epoch, epochs, steps = (int(facts[key]) for key in ("epoch", "epochs", "steps"))
-            text = f"epoch {epoch}/{epochs}, loss {facts['loss']:.3f}, accuracy {100 * facts['accuracy']:.1f} %"
-            if "validation" in facts:
-                text += f", held out {100 * facts['validation']:.1f} %"
+            word, share = ("held out", facts["validation"]) if "validation" in facts else ("right", facts["accuracy"])
+            text = f"epoch {epoch}/{epochs}, loss {facts['loss']:.3f}, {word} {100 * share:.1f} %"
             return title, (epoch - 1) * steps + int(facts["step"]), epochs * steps, text
         return title, 0, None, ""
 
@@ -47,11 +47,10 @@ class Step:
         """The best trial within the goal; the fastest one while there is none."""
         score, ratio = float(facts["score"]), float(facts["ratio"])
         met = ratio <= self.goal
-        text = f"{'best' if met else 'nearest'} so far {100 * score:.1f} % at {ratio:.3f} of the latency"
-        rank = (met, score if met else -ratio, text)
-        if self._best is None or rank[:2] > self._best[:2]:
-            self._best = rank
-        return self._best[2]
+        rank = (met, score if met else -ratio)
+        if self._best is None or rank > self._best[0]:
+            self._best = rank, f"{'best' if met else 'nearest'} {100 * score:.1f} % at {ratio:.3f}"
+        return self._best[1]
 
 
 class Lines:
@@ -69,13 +68,12 @@ class Lines:
 
     def __call__(self, stage: str, facts: dict[str, Any]) -> None:
         """Take one report of the job."""
-        title, done, total, text = self.step.read(stage, facts)
+        title, _, _, text = self.step.read(stage, facts)
         now = self.clock()
         if stage == self._stage and now - self._last < EVERY_S:
             return
         self._stage, self._last = stage, now
-        share = f" {done}/{total}" if total else ""
-        print(f"{title}{share}{text and ': '}{text}", file=self.stream, flush=True)
+        print(f"{title}{text and ': '}{text}", file=self.stream, flush=True)
 
 
 @contextmanager
@@ -86,10 +84,10 @@ def progress(goal: float) -> Iterator[Report]:
         yield Lines(step, sys.stderr)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     columns = (
-        TextColumn("{task.description:20}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.description:20}"), BarColumn(bar_width=10), TimeElapsedColumn(),
         TextColumn("{task.fields[text]}", markup=False),
     )  # fmt: skip
     tasks: dict[str, TaskID] = {}
@@ -102,6 +100,6 @@ def progress(goal: float) -> Iterator[Report]:
                     bars.update(old.id, total=old.total or 1, completed=old.total or 1)
                     bars.stop_task(old.id)
                 tasks[stage] = bars.add_task(title, total=total, text=text)
-            bars.update(tasks[stage], completed=done if total is None else min(done, total), text=text)
+            bars.update(tasks[stage], completed=done, text=text)
 
         yield show
