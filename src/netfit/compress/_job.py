@@ -33,6 +33,7 @@ from ._space import Candidate, SearchSpace, search_space
 __all__ = ["Settings", "compress"]
 
 HELD_OUT, SCORED, CALIBRATION = 5000, 1000, 768
+AGREEMENT = 0.9  # of the most likely class on a few inputs; rounding alone stays far above
 Progress = Callable[[str, dict[str, Any]], None]
 
 
@@ -237,6 +238,11 @@ class _Job:
 
     def _judge(self, result: dict[str, Any], rows: Sequence[Row]) -> None:
         final, drop = result["final"], self.settings.max_drop
+        if final.get("agreement", 1.0) < AGREEMENT:
+            raise JobError(
+                f"the exported file and the network agree on {100 * final['agreement']:.1f} % of the inputs only: "
+                f"do not deploy {self.run.path / 'model' / 'model.onnx'}"
+            )
         if not final["met"]:
             floor = min(float(r.attrs["cost"]["ratio"]) for r in rows)
             raise JobError(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from netfit.errors import ConfigError, require
+from netfit.errors import ConfigError, TargetError, require
 
 from ._sessions import Array, ExecutedLayer, Session, load_onnx, precision_marks
 
@@ -46,7 +46,11 @@ class OpenVINOSession(Session):
     def _compile(self, shapes: Sequence[tuple[int, ...]]) -> Any:
         key = tuple(shapes)
         if key not in self._compiled:
-            self._compiled[key] = self._core.compile_model(self._shaped(shapes), "CPU", self._config)
+            try:
+                self._compiled[key] = self._core.compile_model(self._shaped(shapes), "CPU", self._config)
+            except RuntimeError as e:  # seen when int8 and bf16 layers are mixed
+                reason = str(e).strip().splitlines()[-1][:200]
+                raise TargetError(f"OpenVINO cannot compile the network for input {shapes}: {reason}") from e
         return self._compiled[key]
 
     def _shaped(self, shapes: Sequence[tuple[int, ...]]) -> Any:
