@@ -8,6 +8,7 @@ from ._parse import parse
 from ._remote import Remote
 from ._server import serve
 from ._table import CostSummary, CostTable
+from .systolic import SystolicArray
 
 __all__ = [
     "CostSummary",
@@ -18,6 +19,7 @@ __all__ = [
     "Measurement",
     "PeakMemory",
     "Remote",
+    "SystolicArray",
     "Target",
     "Timing",
     "fastest_runtime",

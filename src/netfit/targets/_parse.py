@@ -15,18 +15,20 @@ GROUP = "netfit.targets"
 _BUILT_IN = {
     "host": "netfit.targets._host:from_text",
     "remote": "netfit.targets._remote:from_text",
+    "systolic": "netfit.targets.systolic._array:from_text",
 }
 # Names the documentation promises, so that asking early is not answered with "unknown".
-_PLANNED = ("gpu", "roofline", "systolic", "vta")
+_PLANNED = ("gpu", "roofline", "vta")
 
 
 def parse(text: str) -> Target:
     """Make a target from its text.
 
     Args:
-        text: ``"host"``, ``"host:onnxruntime"``, ``"host:openvino"``, ``"remote:http://board:8765"``, or
-            ``"<name>:<argument>"`` of an installed package that has an entry point ``<name>`` in the group
-            ``netfit.targets`` (a callable that takes the argument and returns a target).
+        text: ``"host"``, ``"host:onnxruntime"``, ``"host:openvino"``, ``"remote:http://board:8765"``,
+            ``"systolic:128x128"``, ``"systolic:16x16,dataflow=os"``, or ``"<name>:<argument>"`` of an installed
+            package that has an entry point ``<name>`` in the group ``netfit.targets`` (a callable that takes the
+            argument and returns a target).
 
     Raises:
         ConfigError: no target has that name, or its argument cannot be read.

@@ -15,8 +15,8 @@ Compat = Literal["camuy", "scalesim"]
 
 # Allowed whole numbers; beyond them the counters of real layers would not fit into 64 bits.
 RANGES = {
-    "rows": (1, 65536),
-    "cols": (1, 65536),
+    "rows": (1, 16384),
+    "cols": (1, 16384),
     "accum_rows": (2, 1 << 24),
     "fifo_depth": (1, 1 << 20),
     "weight_bits": (1, 64),
@@ -134,7 +134,9 @@ class SystolicConfig:
         size, *settings = text.split(",")
         parts = size.strip().split("x")
         if len(parts) != 2 or not all(p.isascii() and p.isdigit() and len(p) < 10 for p in parts):
-            raise ConfigError(f"systolic array {text!r}: give rows x columns first, such as 16x16 or 128x128,dataflow=os")
+            raise ConfigError(
+                f"systolic array {text!r}: give rows x columns first, such as 16x16 or 128x128,dataflow=os"
+            )
         config = cls(int(parts[0]), int(parts[1]))
         return replace(config, **dict(_setting(s) for s in settings))
 
@@ -148,7 +150,7 @@ def _setting(text: str) -> tuple[str, Any]:
     if name in RANGES or name == "buffer_bytes":
         number = _number(value)
         return name, int(number) if number == number // 1 and abs(number) < 2**63 else value
-    return name, _number(value) if name.endswith("_s") or name.endswith("_hz") else value
+    return name, _number(value) if name.endswith(("_s", "_hz")) else value
 
 
 def _number(text: str) -> float:

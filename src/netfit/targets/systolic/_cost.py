@@ -12,7 +12,7 @@ from ._bandwidth import Memory, traffic
 from ._config import Compat, SystolicConfig, check_choice
 from ._forms import Flow, Int, Loads, ceil_div, flow, loads
 
-__all__ = ["GemmCost", "Products", "check_compat", "evaluate", "gemm_cost"]
+__all__ = ["GemmCost", "Products", "check_compat", "evaluate", "gemm_cost", "summed", "words"]
 
 LARGEST = 1 << 62
 
@@ -151,37 +151,38 @@ def check_overflow(products: Products, rows: int, cols: int) -> None:
         raise ConfigError(f"m, n, k = {m:.0f}, {n:.0f}, {k:.0f}: too large; counters must stay below 2**62")
 
 
-def evaluate(products: Products, config: SystolicConfig, compat: str | None) -> GemmCost:
-    """Counters of products on one array."""
-    p = products
-    check_overflow(p, config.rows, config.cols)
-    rows, cols, block = config.rows, config.cols, config.accum_rows // 2
+def evaluate(products: Products, config: Any, compat: str | None) -> GemmCost:
+    """Counters of products on an array: a `SystolicConfig`, or its fields with arrays for numbers."""
+    return summed(products, config, *words(products, config, compat))
+
+
+def words(p: Products, config: Any, compat: str | None) -> tuple[Loads, Flow, Memory]:
+    """What moves, before it is known how wide a word is, except to the memory outside."""
+    rows, cols, block, dataflow = config.rows, config.cols, config.accum_rows // 2, config.dataflow
+    check_overflow(p, int(np.max(rows)), int(np.max(cols)))
     serial = config.weight_load == "serial"
-    packed = _packed(p, rows, cols, config) if config.group_mode == "block_diagonal" else 1
+    packed = _packed(p, rows, cols, dataflow) if config.group_mode == "block_diagonal" else 1
     runs = ceil_div(p.groups, packed) * p.times
-    n, k = (p.n if config.dataflow == "is" else p.n * packed), p.k * packed
-    m = p.m * packed if config.dataflow == "is" else p.m
-    moved = Loads(*(x * (p.times * p.groups) for x in loads(p.m, p.n, p.k, rows, cols, block, config.dataflow, compat)))
-    inside = Flow(*(x * runs for x in flow(m, n, k, rows, cols, block, config.dataflow, serial, compat)))
-    weight_bits = config.weight_bits if p.weight_bits is None else p.weight_bits
-    act_bits = config.act_bits if p.act_bits is None else p.act_bits
-    memory = Memory(0.0 * runs, 0 * runs)
-    if config.dram_bytes_per_s is not None:
-        # A packed tile is zero off its diagonal, and the last one may hold fewer groups than it could.
-        filled = p.groups / (ceil_div(p.groups, packed) * packed)
-        one = traffic(m, n, k, rows, cols, block, config.dataflow, serial, act_bits * filled, weight_bits * filled,
-                      config.buffer_bytes, config.dram_bytes_per_s / config.clock_hz, 1 / packed)  # fmt: skip
-        memory = Memory(one.bytes * runs, one.stall_cycles * runs)
-    return summed(p, config, moved, inside, memory, weight_bits, act_bits)
+    n, k = (p.n if dataflow == "is" else p.n * packed), p.k * packed
+    m = p.m * packed if dataflow == "is" else p.m
+    moved = Loads(*(x * (p.times * p.groups) for x in loads(p.m, p.n, p.k, rows, cols, block, dataflow, compat)))
+    inside = Flow(*(x * runs for x in flow(m, n, k, rows, cols, block, dataflow, serial, compat)))
+    if config.dram_bytes_per_s is None:
+        return moved, inside, Memory(0.0 * runs, 0 * runs)
+    # A packed tile is zero off its diagonal, and the last one may hold fewer groups than it could.
+    filled = p.groups / (ceil_div(p.groups, packed) * packed)
+    act_bits, weight_bits = (bits * filled for bits in _widths(p, config))
+    one = traffic(m, n, k, rows, cols, block, dataflow, serial, act_bits, weight_bits,
+                  config.buffer_bytes, config.dram_bytes_per_s / config.clock_hz, 1 / packed)  # fmt: skip
+    return moved, inside, Memory(one.bytes * runs, one.stall_cycles * runs)
 
 
-def summed(
-    p: Products, config: SystolicConfig, moved: Loads, inside: Flow, memory: Memory, weight_bits: Any, act_bits: Any
-) -> GemmCost:
+def summed(p: Products, config: Any, moved: Loads, inside: Flow, memory: Memory) -> GemmCost:
     """Put the parts together: bytes and energy from words and widths."""
+    act_bits, weight_bits = _widths(p, config)
     buffer_bytes = (moved.weight * weight_bits + (moved.act + moved.result) * act_bits) / 8
     sums, e = config.accum_bits, config.energy
-    registers = inside.pe_steps * (weight_bits + act_bits + sums) / 8
+    registers = inside.pe_steps * ((weight_bits + act_bits + sums) / 8)
     hops = (inside.act_hops * act_bits + inside.weight_hops * weight_bits + inside.sum_hops * sums) / 8
     units = e.buffer * buffer_bytes + e.inter_pe * hops + e.register * registers
     units = units + e.accumulator * moved.accumulator * sums / 8 + e.dram * memory.bytes
@@ -190,11 +191,17 @@ def summed(
     return GemmCost(
         cycles, inside.stream, inside.load, memory.stall_cycles, macs, inside.pe_steps, moved.act, moved.weight,
         moved.result, moved.accumulator, inside.act_hops, inside.weight_hops, inside.sum_hops,
-        macs / (cycles * float(config.rows * config.cols)), buffer_bytes, memory.bytes, units * e.joules,
+        macs / (cycles * (config.rows * config.cols * 1.0)), buffer_bytes, memory.bytes, units * e.joules,
     )  # fmt: skip
 
 
-def _packed(p: Products, rows: Int, cols: Int, config: SystolicConfig) -> Int:
+def _widths(p: Products, config: Any) -> tuple[Any, Any]:
+    """Bits of activations and weights: the layer's own, else the array's."""
+    act = config.act_bits if p.act_bits is None else p.act_bits
+    return act, config.weight_bits if p.weight_bits is None else p.weight_bits
+
+
+def _packed(p: Products, rows: Int, cols: Int, dataflow: str) -> Int:
     """How many groups share the array: as many as fit along its diagonal."""
-    across = p.m if config.dataflow == "is" else p.n
+    across = p.m if dataflow == "is" else p.n
     return np.maximum(1, np.minimum(p.groups, np.minimum(rows // p.k, cols // across)))

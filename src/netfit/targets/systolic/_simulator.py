@@ -164,9 +164,7 @@ def _feed(
     return int(a[source, deep]), True, first
 
 
-def _accumulate(
-    value: Any, step: tuple[int, int, bool], passes: list[_Pass], col: int, done: Simulation
-) -> None:
+def _accumulate(value: Any, step: tuple[int, int, bool], passes: list[_Pass], col: int, done: Simulation) -> None:
     i, row, _ = step
     place = passes[i].col + col
     if place >= done.out.shape[1]:

@@ -1,0 +1,128 @@
+"""From a network to the matrix products an array runs, with the precision each layer asks for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from netfit.errors import ConfigError
+from netfit.surgery import Policy, Quantization, Quantize, Site, apply, plain
+from netfit.workload import Workload, trace
+
+from ._config import SystolicConfig
+from ._cost import Products
+
+__all__ = ["Layers", "lower", "traced", "widths"]
+
+Key = tuple[str, int]
+Bits = Mapping[Key, tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """The operators that multiply matrices.
+
+    Attributes:
+        keys: site name and call of each.
+        kinds: kind of each.
+        first: where the products of each operator begin.
+        products: all products, in order of execution.
+    """
+
+    keys: tuple[Key, ...]
+    kinds: tuple[str, ...]
+    first: NDArray[np.intp]
+    products: Products
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Site names; a later call of the same place has its number behind it."""
+        return tuple(f"{name}#{call}" if call else name for name, call in self.keys)
+
+    def per_op(self, x: Any) -> NDArray[np.float64]:
+        """Sums over the products of each operator."""
+        return np.add.reduceat(np.asarray(x, np.float64), self.first)
+
+
+def lower(workload: Workload, bits: Bits | None = None) -> Layers:
+    """The products of a workload.
+
+    Args:
+        workload: the traced network.
+        bits: (weight bits, activation bits) of the layers that have a precision of their own.
+
+    Raises:
+        ConfigError: nothing in it multiplies matrices, or a tensor is empty.
+    """
+    found = [(op, gemms) for op in workload if (gemms := op.gemms())]
+    if not found:
+        raise ConfigError(f"the network has {len(workload)} operators, none of which is a matrix product")
+    table = np.array([(g.m, g.n, g.k, g.count, g.groups) for _, gemms in found for g in gemms], np.int64).T
+    if table.min() < 1:
+        at = int(np.argmin(table.min(0)))
+        op = [op for op, gemms in found for _ in gemms][at]
+        raise ConfigError(f"{op.name}: a matrix product has size {table.min()}; allowed are whole numbers from 1")
+    counts = [len(gemms) for _, gemms in found]
+    first = np.cumsum([0, *counts[:-1]])
+    keys = tuple(op.key for op, _ in found)
+    weight_bits, act_bits = None, None
+    if bits is not None:
+        per_op = np.array([bits[key] for key in keys], np.int64)
+        weight_bits, act_bits = np.repeat(per_op, counts, axis=0).T
+    m, n, k, times, groups = table
+    products = Products(m, n, k, times, groups, weight_bits, act_bits)
+    return Layers(keys, tuple(op.kind for op, _ in found), first, products)
+
+
+def traced(model: Any, example_inputs: tuple[Any, ...], policy: Policy | None) -> tuple[Workload, Bits]:
+    """The workload behind what a user gives to `cost`, and the precision its layers ask for.
+
+    Raises:
+        ConfigError: no model and no workload, or a policy that changes shapes where there is only a workload.
+    """
+    if isinstance(model, Workload):
+        return model, {} if policy is None else _resolved(model, policy)
+    if not isinstance(model, nn.Module) or not example_inputs:
+        raise ConfigError(
+            "a systolic array costs a workload, or a torch module with its example inputs, "
+            f"not a {type(model).__name__} with {len(example_inputs)} inputs"
+        )
+    changed = model if policy is None else apply(model, policy, *example_inputs)
+    state = Quantization.of(changed)
+    workload = trace(plain(changed), *example_inputs)
+    return workload, {} if state is None else _asked(state, workload)
+
+
+def _asked(state: Quantization, workload: Workload) -> Bits:
+    act = {key: state.plan.bits[scale] for key, scale in state.plan.inputs.items()}
+    low = {key: (weight, act[key]) for key, weight in state.plan.layers.items()}
+    return low | {op.key: (16, 16) for op in workload if op.name in state.bf16}
+
+
+def _resolved(workload: Workload, policy: Policy) -> Bits:
+    places = [Site(op.name, op.call, op.kind, op.outputs[0].shape if op.outputs else ()) for op in workload]
+    bits: dict[Key, tuple[int, int]] = {}
+    for technique, chosen in policy.resolve(places).items():
+        if technique is not Quantize:
+            raise ConfigError(f"a workload cannot be changed by {technique.name!r}: give cost() the model instead")
+        bits |= {site.key: (t.weight_bits, t.act_bits) for site, t in chosen.items() if isinstance(t, Quantize)}
+    return {key: wide for key, wide in bits.items() if wide != (32, 32)}  # fp32 means: not asked for less
+
+
+def widths(workload: Workload, asked: Bits, config: SystolicConfig) -> Bits | None:
+    """Bits of every layer: those asked for, else the array's own; None when no layer asks.
+
+    Raises:
+        ConfigError: a layer asks for more bits than the array multiplies.
+    """
+    if not asked:
+        return None
+    own = (config.weight_bits, config.act_bits)
+    for (name, _), bits in asked.items():
+        for field, want, most in zip(("weight_bits", "act_bits"), bits, own, strict=True):
+            if want > most:
+                raise ConfigError(f"{name} asks for {field} = {want}; allowed on this array are 1 to {most}")
+    return {op.key: asked.get(op.key, own) for op in workload}
