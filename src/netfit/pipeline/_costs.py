@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from netfit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from netfit.targets import Target
+    from netfit.targets import CostTable, Target
     from netfit.workload import Workload
 
 __all__ = ["FloatArray", "StageCosts"]
@@ -117,28 +117,34 @@ class StageCosts:
     def from_target(
         cls,
         workload: Workload,
-        target: Target,
+        target: Target | CostTable,
         cuts: Sequence[int] | Literal["auto"] = "auto",
         *,
         stages: int | None = None,
-        microbatch_bytes_scale: float = 1.0,
+        kept: float = 1.0,
     ) -> StageCosts:
-        """Costs of the parts of a network on a target; the backward is taken as one forward each for B and W.
+        """Costs of the parts of a network on a target.
+
+        The backward follows the 1:2 rule: one forward for B and one for W where there are weights, two for B of a
+        product of activations, one for B of everything else. ``note`` says so.
 
         Args:
             workload: traced at the size of one microbatch.
-            target: any target that can cost a workload.
+            target: any target that can cost a workload, or the table that a measured one made of the model.
             cuts: first operator of every stage but the first, or ``"auto"`` for the cut whose slowest stage is
                 fastest.
             stages: how many, for ``"auto"``.
-            microbatch_bytes_scale: factor on kept activations, such as 0.1 with recomputation.
+            kept: share of the activations kept until the backward, less than 1 with recomputation.
 
         Raises:
             ConfigError: more stages than operators, or cuts out of order.
         """
+        from netfit.targets import CostTable
+
         from ._cuts import from_table
 
-        return from_table(workload, target.cost(workload), cuts, stages, microbatch_bytes_scale)
+        table = target if isinstance(target, CostTable) else target.cost(workload)
+        return from_table(workload, table, cuts, stages, kept)
 
     def for_stages(self, stages: int) -> StageCosts:
         """The same network in ``stages`` parts: equal to these, or each cut into equal ones.
