@@ -12,11 +12,15 @@ from netfit.errors import ArtifactError
 from ._compress import compress_report
 from ._generic import generic_report
 from ._model import Report
+from ._systolic import systolic_report
 
 __all__ = ["from_run"]
 
 # A job with a report of its own is one line here; every other kind gets its result as tables.
-_KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {"compress": compress_report}
+_KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {
+    "compress": compress_report,
+    "systolic": systolic_report,
+}
 
 
 def from_run(run_dir: str | Path) -> Report:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ._svg import BEFORE, INK, MUTED, PALE, SERIES, clip_name, draw
 
-__all__ = ["bars_grouped", "lines", "policy_strip", "scatter_pareto"]
+__all__ = ["bars_grouped", "heat_map", "lines", "policy_strip", "scatter_pareto"]
 
 Point = tuple[float, float]
 
@@ -94,6 +94,43 @@ def policy_strip(layers: Sequence[tuple[str, int, int, str]]) -> str:
         _label(figure, ax, "channels", "", legend=True)
 
     return draw(_rows_height(len(layers)), paint)
+
+
+def heat_map(
+    values: Sequence[Sequence[float]],
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    levels: Sequence[float],
+    labels: Sequence[str],
+    xlabel: str,
+    ylabel: str,
+    chosen: Point | None = None,
+) -> str:
+    """A number over a plane, in steps from pale to dark.
+
+    Args:
+        values: one row per y, one column per x; at least two of each.
+        x: ascending.
+        y: ascending.
+        levels: ascending borders of the steps; what lies above the last is darkest.
+        labels: name of each step, one more than there are levels.
+        chosen: a point to ring.
+    """
+    depth = [0.06 + 0.86 * i / len(levels) for i in range(len(levels) + 1)]
+
+    def paint(figure: Any, ax: Any) -> None:
+        borders = [-math.inf, *levels, math.inf]
+        ax.contourf(x, y, values, borders, colors=[(SERIES[0], alpha) for alpha in depth])
+        for label, alpha in zip(labels, depth, strict=True):
+            ax.fill_between([], [], [], color=SERIES[0], alpha=alpha, lw=0, label=label)
+        ax.set_xlim(min(x), max(x))
+        ax.set_ylim(min(y), max(y))
+        if chosen is not None and _finite(*chosen):
+            _mark_chosen(ax, chosen)
+        _label(figure, ax, xlabel, ylabel, legend=True)
+
+    return draw(300, paint)
 
 
 def lines(series: Mapping[str, tuple[Sequence[float], ...]], *, xlabel: str, ylabel: str, steps: bool = False) -> str:

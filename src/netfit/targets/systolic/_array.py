@@ -25,9 +25,9 @@ _LADDER = ((32, "fp32"), (16, "bf16"), (8, "int8"))
 class SystolicArray(Target):
     """An array of multiply-accumulate elements, counted exactly.
 
-    A row of its table is an operator that multiplies matrices: convolutions, linear and recurrent layers, attention,
-    matrix products. Everything else (normalisation, activation functions, pooling) is taken to run beside the array
-    in time that nobody waits for. Times are those of one inference after the other.
+    It runs what multiplies matrices: convolutions, linear and recurrent layers, attention, matrix products.
+    Everything else (normalisation, activation functions, pooling) is taken to run beside the array in time that
+    nobody waits for: these operators are rows of zeros.
 
     A layer has the precision its policy asks for, else the array's own. Fewer bits move fewer bytes and less
     energy; cycles change only where the array waits for memory.
@@ -82,7 +82,7 @@ class SystolicArray(Target):
         return fitting or (f"w{weight}a{act}",)
 
     def cost(self, workload_or_model: Any, *example_inputs: Any, policy: Policy | None = None) -> CostTable:
-        """Cycles, energy and bytes of one inference, one row per operator that multiplies matrices.
+        """Cycles, energy and bytes of one inference, one row per operator.
 
         Args:
             workload_or_model: a traced workload, or a model with its example inputs. Call-site hooks of a changed
@@ -117,7 +117,7 @@ class SystolicArray(Target):
             cycles / hz,
             energy_j=per_op(cost.energy_j),
             bytes=moved,
-            utilization=np.minimum(1.0, per_op(cost.macs) / (cycles * (c.rows * c.cols))),
+            utilization=np.minimum(1.0, per_op(cost.macs) / np.maximum(1.0, cycles * (c.rows * c.cols))),
             breakdown={name: part / hz for name, part in parts(layers, cost, c).items()},
             source=self._source(),
         )
@@ -129,7 +129,7 @@ class SystolicArray(Target):
     def explain(
         self, workload_or_model: Any, *example_inputs: Any, policy: Policy | None = None
     ) -> tuple[Explanation, ...]:
-        """Why each operator takes as long as it does, and what would help; arguments as for `cost`."""
+        """Why each operator that multiplies takes as long as it does, and what would help; arguments as for `cost`."""
         layers, cost = self._counted(workload_or_model, example_inputs, policy)
         return explain(layers, cost, self.config)
 

@@ -41,22 +41,28 @@ def parts(layers: Layers, cost: GemmCost, config: SystolicConfig) -> dict[str, N
     )
     ideal = layers.per_op(cost.macs) / (config.rows * config.cols)
     drain = np.maximum(0.0, cycles - stream - load - stall)  # SCALE-Sim's 1x1 array is a cycle short of its stream
-    return {"compute": ideal, "folds": stream - ideal, "fill_drain": drain, "load": load, "memory": stall}
+    return {
+        "compute": ideal,
+        "folds": np.maximum(0.0, stream - ideal),
+        "fill_drain": drain,
+        "load": load,
+        "memory": stall,
+    }
 
 
 def explain(layers: Layers, cost: GemmCost, config: SystolicConfig) -> tuple[Explanation, ...]:
-    """One explanation per operator; the sentence is about the longest of its products."""
-    cycles = layers.per_op(cost.cycles)
-    shares = {cause: part / cycles for cause, part in parts(layers, cost, config).items()}
-    edges = [*layers.first.tolist(), len(cost.cycles)]
+    """One explanation per operator that multiplies; the sentence is about the longest of its products."""
+    cycles, found = layers.per_op(cost.cycles), parts(layers, cost, config)
     out = []
-    for i, (name, kind) in enumerate(zip(layers.names, layers.kinds, strict=True)):
-        mine = {cause: float(share[i]) for cause, share in shares.items()}
-        losses = {cause: share for cause, share in mine.items() if cause != "compute"}
-        cause = "none" if mine["compute"] >= 0.9 else max(losses, key=lambda key: losses[key])
-        longest = edges[i] + int(np.argmax(cost.cycles[edges[i] : edges[i + 1]]))
-        text = _sentence(cause, mine, _sizes(layers.products, longest), config)
-        out.append(Explanation(name, kind, min(1.0, mine["compute"]), mine, cause, text))
+    for i in np.flatnonzero(cycles):
+        shares = {cause: float(part[i] / cycles[i]) for cause, part in found.items()}
+        losses = {cause: share for cause, share in shares.items() if cause != "compute"}
+        cause = "none" if shares["compute"] >= 0.9 else max(losses, key=lambda key: losses[key])
+        mine = np.flatnonzero(layers.owner == i)
+        longest = int(mine[np.argmax(cost.cycles[mine])])
+        text = _sentence(cause, shares, _sizes(layers.products, longest), config)
+        used = min(1.0, shares["compute"])
+        out.append(Explanation(layers.names[i], layers.kinds[i], used, shares, cause, text))
     return tuple(out)
 
 

@@ -23,19 +23,19 @@ Bits = Mapping[Key, tuple[int, int]]
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """The operators that multiply matrices.
+    """The operators of a network and the matrix products among them.
 
     Attributes:
-        keys: site name and call of each.
-        kinds: kind of each.
-        first: where the products of each operator begin.
+        keys: site name and call of every operator.
+        kinds: kind of every operator.
         products: all products, in order of execution.
+        owner: index of the operator that each product belongs to.
     """
 
     keys: tuple[Key, ...]
     kinds: tuple[str, ...]
-    first: NDArray[np.intp]
     products: Products
+    owner: NDArray[np.intp]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -43,8 +43,8 @@ class Layers:
         return tuple(f"{name}#{call}" if call else name for name, call in self.keys)
 
     def per_op(self, x: Any) -> NDArray[np.float64]:
-        """Sums over the products of each operator."""
-        return np.add.reduceat(np.asarray(x, np.float64), self.first)
+        """Sums over the products of each operator; 0 for one that multiplies nothing."""
+        return np.bincount(self.owner, x, len(self.keys)).astype(np.float64, copy=False)
 
 
 def lower(workload: Workload, bits: Bits | None = None) -> Layers:
@@ -52,29 +52,25 @@ def lower(workload: Workload, bits: Bits | None = None) -> Layers:
 
     Args:
         workload: the traced network.
-        bits: (weight bits, activation bits) of the layers that have a precision of their own.
+        bits: (weight bits, activation bits) of every operator; None where no layer has a precision of its own.
 
     Raises:
         ConfigError: nothing in it multiplies matrices, or a tensor is empty.
     """
-    found = [(op, gemms) for op in workload if (gemms := op.gemms())]
+    found = [(i, g) for i, op in enumerate(workload) for g in op.gemms()]
     if not found:
         raise ConfigError(f"the network has {len(workload)} operators, none of which is a matrix product")
-    table = np.array([(g.m, g.n, g.k, g.count, g.groups) for _, gemms in found for g in gemms], np.int64).T
+    owner = np.array([i for i, _ in found], np.intp)
+    m, n, k, times, groups = table = np.array([(g.m, g.n, g.k, g.count, g.groups) for _, g in found], np.int64).T
     if table.min() < 1:
-        at = int(np.argmin(table.min(0)))
-        op = [op for op, gemms in found for _ in gemms][at]
+        op = workload[owner[int(np.argmin(table.min(0)))]]
         raise ConfigError(f"{op.name}: a matrix product has size {table.min()}; allowed are whole numbers from 1")
-    counts = [len(gemms) for _, gemms in found]
-    first = np.cumsum([0, *counts[:-1]])
-    keys = tuple(op.key for op, _ in found)
+    keys = tuple(op.key for op in workload)
     weight_bits, act_bits = None, None
     if bits is not None:
-        per_op = np.array([bits[key] for key in keys], np.int64)
-        weight_bits, act_bits = np.repeat(per_op, counts, axis=0).T
-    m, n, k, times, groups = table
+        weight_bits, act_bits = np.array([bits[keys[i]] for i in owner], np.int64).T
     products = Products(m, n, k, times, groups, weight_bits, act_bits)
-    return Layers(keys, tuple(op.kind for op, _ in found), first, products)
+    return Layers(keys, tuple(op.kind for op in workload), products, owner)
 
 
 def traced(model: Any, example_inputs: tuple[Any, ...], policy: Policy | None) -> tuple[Workload, Bits]:
