@@ -26,6 +26,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # a job says how to go on
 )
 _data = App(name="data", help="Data sets: which there are, and fetch one.", help_format="plaintext")
+_systolic = App(name="systolic", help="Systolic arrays that are not built yet.", help_format="plaintext")
 
 _command(app, "compress", "_compress:compress", """Compress a network until it meets a measured latency.
 
@@ -48,4 +49,10 @@ _command(app, "models", "_models:models", "Built-in networks and the inputs they
 _command(_data, "list", "_data:names", "Names of all data sets.")
 _command(_data, "fetch", "_data:fetch", "Find or download a data set and say what it holds.")
 app.command(_data)
+_command(_systolic, "sweep", "_systolic:sweep", """Count every systolic array of a grid on several networks.
+
+    Leaves all counters (sweep.db), the arrays that no other one beats, the array of least regret for all networks and
+    a report in the run directory. netfit cost --target systolic:128x128 counts one array, operator by operator.
+    """)  # fmt: skip
+app.command(_systolic)
 _command(app, "env", "_env:env", "The machine and the versions that numbers depend on.")
