@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from netfit.cli import main
+from netfit.errors import TargetUnavailable
 
 NET = '''
 import torch.nn.functional as F
@@ -81,3 +82,11 @@ def policy(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def not_installed(monkeypatch):
+    def parse(text):
+        raise TargetUnavailable(f"target {text!r}: {text.partition(':')[0]} is not installed yet")
+
+    monkeypatch.setattr("netfit.targets.parse", parse)

@@ -117,7 +117,6 @@ def test_a_saved_network_runs_nobodys_code(netfit, net, tmp_path):
         (["lenet5", "--in-shape", "1,4,4"], "at least 12x12"),
         (["lenet5", "--num-classes", "0"], "num_classes"),
         (["lenet5", "--seed", "-1"], "seed"),
-        (["lenet5", "--target", "systolic:128x128"], "not installed yet"),
         (["lenet5", "--target", "hots"], "did you mean 'host'"),
         (["lenet5", "--target", "host:openvin"], "did you mean 'openvino'"),
         (["lenet5", "--policy", "none.toml"], "cannot read policy none.toml"),
@@ -128,6 +127,11 @@ def test_bad_input(netfit, net, words, says):
     done = netfit("cost", *[known.get(word, word) for word in words])
     assert (done.status, done.out) == (2, "")
     assert says in done.error
+
+
+def test_a_target_that_is_not_there(netfit, not_installed):
+    done = netfit("cost", "lenet5", "--target", "toaster:9")
+    assert (done.status, done.out, done.error) == (2, "", "target 'toaster:9': toaster is not installed yet")
 
 
 def test_a_damaged_network(netfit, tmp_path):

@@ -39,7 +39,7 @@ def compress(
     *,
     data: Annotated[str, Parameter(help="Data set to train and judge on; see netfit data list.")],
     latency: Annotated[float, Parameter(help="Goal: part of the uncompressed latency.", validator=Number(gt=0, lte=1))],
-    target: Annotated[str, Parameter(help="Where it shall run: host, host:onnxruntime, remote:URL.")] = "host",
+    target: Annotated[str, Parameter(help="Where it shall run: host, host:onnxruntime, systolic:128x128 ...")] = "host",
     max_drop: Annotated[
         float | None, Parameter(help="Accuracy points that may be lost; more is a failure.", validator=Number(gte=0))
     ] = None,

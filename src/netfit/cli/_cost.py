@@ -20,7 +20,9 @@ def cost(
     model: Model,
     /,
     *,
-    target: Annotated[str, Parameter(help="workload counts; host, host:onnxruntime ... measure.")] = "workload",
+    target: Annotated[
+        str, Parameter(help="workload counts; host, host:onnxruntime, systolic:128x128 ... say times.")
+    ] = "workload",
     in_shape: InShape = None,
     num_classes: Classes = None,
     original: Original = None,
