@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -51,17 +52,19 @@ def sweep(
     chosen = words("--objective", objective, OBJECTIVES)
     space = {"rows": span("--rows", rows), "cols": span("--cols", cols)}
     space |= {} if accum_rows is None else {"accum_rows": span("--accum-rows", accum_rows)}
-    if (n := _size(space)) > LARGEST:
+    if (n := prod(map(len, space.values()))) > LARGEST:
         raise ConfigError(f"{n} arrays: allowed are at most {LARGEST}; take larger steps")
     size = shape(in_shape)
     from netfit.runs import Run
     from netfit.targets import parse
+    from netfit.targets.systolic import sweep as count
 
     target: Any = parse("systolic:1x1" + (array and f",{array}"))
     workloads = _workloads(models, size, batch)
+    result = count(workloads, space, target.config, target.compat)
     arguments = {"models": list(models), "space": space, "array": array, "objective": chosen, "regret": regret}
     with Run.open(run, "systolic", arguments | {"input": size, "batch": batch}, seed) as opened:
-        facts = _work(opened, workloads, space, target, chosen, regret)
+        facts = _work(opened, result, workloads, target, chosen, regret)
         opened.write_result(facts)
     return _outcome(opened.path, as_json, facts)
 
@@ -86,12 +89,6 @@ def span(option: str, text: str) -> list[int]:
     return list(range(numbers[0], numbers[1] + 1, numbers[2]))
 
 
-def _size(space: Mapping[str, Sequence[int]]) -> int:
-    from math import prod
-
-    return prod(len(values) for values in space.values())
-
-
 def _workloads(models: Sequence[str], size: tuple[int, ...] | None, batch: int) -> dict[str, "Workload"]:
     from ._network import open_network, operators
 
@@ -105,20 +102,17 @@ def _workloads(models: Sequence[str], size: tuple[int, ...] | None, batch: int) 
 
 
 def _work(
-    run: "Run", workloads: Mapping[str, "Workload"], space: Mapping[str, Sequence[int]], target: "SystolicArray",
+    run: "Run", result: "SweepResult", workloads: Mapping[str, "Workload"], target: "SystolicArray",
     objectives: Sequence[str], regret: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """Sweep, keep every number in sweep.db, and gather what the page shows."""
+    """Keep every number in sweep.db, and gather what the page shows."""
     from dataclasses import replace
 
     from netfit.targets import SystolicArray
-    from netfit.targets.systolic import sweep as count
 
-    result = count(workloads, space, target.config, target.compat)
-    columns = _columns(result, objectives)
-    front, sample = _front(run, columns, list(space), objectives)
+    front, sample = _front(run, _columns(result, objectives), list(result.axes), objectives)
     robust = result.robust(regret)
-    fields = {name: robust[name] for name in space}
+    fields = {name: robust[name] for name in result.axes}
     best = SystolicArray(replace(target.config, **fields), target.compat)
     layers = [
         {"model": name, "name": e.name, "kind": e.kind, "utilization": e.utilization, "cause": e.cause, "text": e.text}
@@ -131,7 +125,8 @@ def _work(
         for name, workload in workloads.items()
     ]  # fmt: skip
     return {
-        "kind": "systolic", "arrays": _size(space), "source": target.fingerprint(), "objectives": list(objectives),
+        "kind": "systolic", "arrays": prod(result.shape), "source": target.fingerprint(),
+        "objectives": list(objectives),
         "robust": {"objective": regret, "fields": fields, "regret": robust["regret"]},
         "networks": networks, "front": front, "sample": sample, "map": _map(result, regret), "layers": layers,
     }  # fmt: skip

@@ -45,9 +45,9 @@ class SystolicArray(Target):
 
     >>> from netfit.workload import trace
     >>> from torch import nn, ones
-    >>> table = SystolicArray(SystolicConfig(16, 16)).cost(nn.Linear(32, 16), ones(100, 32))
+    >>> table = SystolicArray(SystolicConfig(16, 16)).cost(nn.Sequential(nn.Linear(32, 16)), ones(100, 32))
     >>> table.names, float(table.time_s[0])  # 2 tiles of 100 rows, and 31 cycles until the array has drained
-    (('linear',), 2.31e-07)
+    (('0',), 2.31e-07)
     """
 
     kind = "simulated"

@@ -85,7 +85,7 @@ class SystolicConfig:
         ConfigError: a value outside its range; the message names both.
 
     >>> SystolicConfig(128, 128).register_bits
-    17375232
+    17702912
     """
 
     rows: int
