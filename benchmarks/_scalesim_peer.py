@@ -55,7 +55,6 @@ UseRamulatorTrace: False
 LAYOUT = "Layer name, IFMAP Height Intraline Factor, IFMAP Width Intraline Factor,\n"
 
 
-
 def _max(*values: Any) -> Any:
     """Since 2.4, NumPy refuses int() of an array with one number, which SCALE-Sim calls on what max() gives."""
     return np.asarray(max(*values)).item()

@@ -30,7 +30,7 @@ COUNTERS = (
     "cycles", "energy_j", "buffer_bytes", "dram_bytes", "act_loads", "weight_loads", "result_stores", "accum_writes",
     "inter_pe", "intra_pe", "utilization",
 )  # fmt: skip
-_BLOCK = 1 << 16  # layers x arrays counted at a time: their few arrays of numbers stay in the cache
+_BLOCK = 1 << 17  # layers x arrays counted at a time: their few arrays of numbers stay in the cache
 
 
 @dataclass(frozen=True, eq=False)
