@@ -155,7 +155,9 @@ class StageCosts:
         if stages == len(self):
             return self
         if stages % len(self):
-            raise ConfigError(f"{len(self)} stages cannot be cut evenly into {stages}; give the costs of {stages} stages")
+            raise ConfigError(
+                f"{len(self)} stages cannot be cut evenly into {stages}; give the costs of {stages} stages"
+            )
         k = stages // len(self)
         columns = {f.name: np.repeat(getattr(self, f.name), k) / k for f in fields(self) if f.type == "FloatArray"}
         between = np.repeat(self.boundary_bytes, k)
@@ -164,7 +166,7 @@ class StageCosts:
         columns["boundary_bytes"] = between
         t_f, t_b, t_w = (columns.pop(name) for name in ("t_f", "t_b", "t_w"))
         more: dict[str, Any] = {"free_at_b": self.free_at_b, "overlap": self.overlap, "note": self.note}
-        return StageCosts(t_f, t_b, t_w, **columns, **more)
+        return StageCosts(t_f, t_b, t_w, **(columns | more))
 
 
 def _column(name: str, value: ArrayLike, stages: int) -> FloatArray:
@@ -176,5 +178,7 @@ def _column(name: str, value: ArrayLike, stages: int) -> FloatArray:
     array = np.broadcast_to(array, (stages,)).astype(np.float64)
     bad = ~np.isfinite(array) | (array < 0)
     if bad.any():
-        raise ConfigError(f"stage costs: {name} is {array[bad][0]} on stage {bad.argmax()}, allowed 0 to below infinity")
+        raise ConfigError(
+            f"stage costs: {name} is {array[bad][0]} on stage {bad.argmax()}, allowed 0 to below infinity"
+        )
     return array

@@ -31,7 +31,9 @@ def to_csv(schedule: Schedule) -> str:
         ConfigError: torch runs one replica only.
     """
     if len(schedule.placement) > 1:
-        raise ConfigError(f"{schedule.label} keeps {len(schedule.placement)} replicas of the network; torch runs only one")
+        raise ConfigError(
+            f"{schedule.label} keeps {len(schedule.placement)} replicas of the network; torch runs only one"
+        )
     return "".join(",".join(_cells(row)) + "\r\n" for row in schedule.rows)
 
 

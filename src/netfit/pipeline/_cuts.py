@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -41,7 +42,7 @@ def from_table(
         where = split(forward + input_grad + weight_grad, tensors, stages)
     else:
         where = [0, *_checked(cuts, stages, len(workload)), len(workload)]
-    parts = list(zip(where[:-1], where[1:], strict=True))
+    parts = list(itertools.pairwise(where))
     total = lambda values: np.array([values[a:b].sum() for a, b in parts])  # noqa: E731
     weights, state = zip(*(_weights(workload[a:b]) for a, b in parts), strict=True)
     return StageCosts(
@@ -101,7 +102,9 @@ def _seconds(workload: Workload, table: CostTable) -> FloatArray:
     for op in workload:
         calls[op.name] = calls.get(op.name, 0) + 1
     if not set(per_name) & set(calls):
-        raise ConfigError(f"no row of the cost table names an operator of the network; its first row is {table.names[0]!r}")
+        raise ConfigError(
+            f"no row of the cost table names an operator of the network; its first row is {table.names[0]!r}"
+        )
     return np.array([per_name.get(op.name, 0.0) / calls[op.name] for op in workload])
 
 

@@ -38,7 +38,9 @@ def dualpipe(p: int, m: int) -> Rows:
             f"{p} devices and {m} microbatches: DualPipe needs even numbers and at least {2 * p} microbatches"
         )
     half = dualpipe_v(p // 2, m // 2)
-    return [_unfolded(half[d], p, 0) for d in range(p // 2)] + [_unfolded(half[p - 1 - d], p, 1) for d in range(p // 2, p)]
+    return [_unfolded(half[d], p, 0) for d in range(p // 2)] + [
+        _unfolded(half[p - 1 - d], p, 1) for d in range(p // 2, p)
+    ]
 
 
 def _unfolded(row: list[Op], p: int, side: int) -> list[Op]:

@@ -75,7 +75,9 @@ def flatten(schedule: Schedule) -> Flat:
     consumer[producer[fed]] = fed
     if (lost := np.flatnonzero((up | down) & (producer < 0))).size:
         op = ops[lost[0]]
-        raise ConfigError(f"{op} reads the result of stage {op.stage + (-1 if op.kind == 'F' else 1)}, which never runs")
+        raise ConfigError(
+            f"{op} reads the result of stage {op.stage + (-1 if op.kind == 'F' else 1)}, which never runs"
+        )
     paired = np.array([op[4] for op in ops], dtype=bool)
     row_start = [0, *np.cumsum(lengths).tolist()]
     return Flat(ops, kind, stage, microbatch, replica, paired, device, producer, consumer, row_start)

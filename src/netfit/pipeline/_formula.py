@@ -62,7 +62,9 @@ def formula(schedule: Schedule, costs: StageCosts) -> Formula | None:
     if found is None:
         return None
     seconds, peak, exact = found
-    even = all(np.ptp(a) <= 1e-12 * a.max() for a in (costs.t_f, costs.t_b, costs.t_w, costs.activation_bytes) if a.max())
+    even = all(
+        np.ptp(a) <= 1e-12 * a.max() for a in (costs.t_f, costs.t_b, costs.t_w, costs.activation_bytes) if a.max()
+    )
     bubble = 1.0 - case.m * (f + b + w) / seconds
     return Formula(seconds, bubble, peak * act, exact and even, schedule.family in ("zb-h2", "zb-v"))
 

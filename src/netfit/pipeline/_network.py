@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -132,7 +131,9 @@ class Network:
         # Dividing by the time weighs small messages as much as large ones; otherwise latency would be noise.
         (latency, per_byte), *_ = np.linalg.lstsq(np.stack([1 / y, x / y], 1), np.ones(len(y)), rcond=None)
         if latency < 0:
-            raise ConfigError(f"link fit: latency is {latency:g} s, it must be at least 0; add measurements of small messages")
+            raise ConfigError(
+                f"link fit: latency is {latency:g} s, it must be at least 0; add measurements of small messages"
+            )
         if per_byte <= 0:
             raise ConfigError(f"link fit: {per_byte:g} s per byte, it must be positive; times must grow with the size")
         return LinkSpec(float(latency), float(1 / per_byte))
@@ -156,5 +157,3 @@ def _known(name: str) -> LinkSpec:
     if name not in PRESETS:
         raise ConfigError(f"no network preset {name!r}; {did_you_mean(name, PRESETS)}")
     return PRESETS[name]
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from dataclasses import replace
@@ -118,7 +119,9 @@ class _Model:
         self._dependencies()
         self._devices(limit, costs)
         end = self.model.new_int_var(0, horizon, "end")
-        self.model.add(end >= math.floor(_floor(home, m, costs, network) / self.unit * (1 - 1e-12)) - (not self.exact) * n * m)
+        self.model.add(
+            end >= math.floor(_floor(home, m, costs, network) / self.unit * (1 - 1e-12)) - (not self.exact) * n * m
+        )
         for s in range(n):
             self.model.add(end >= self._end("W", s, m - 1))
         self.model.minimize(end)
@@ -150,12 +153,17 @@ class _Model:
             mine = [s for s in range(len(self.home)) if self.home[s] == d]
             keys = [(k, s, j) for k in "FBW" for s in mine for j in range(self.m)]
             self.model.add_no_overlap(
-                [self.model.new_fixed_size_interval_var(self.start[k, s, j], int(self._length[k][s]), "") for k, s, j in keys]
+                [
+                    self.model.new_fixed_size_interval_var(self.start[k, s, j], int(self._length[k][s]), "")
+                    for k, s, j in keys
+                ]
             )
             if limit is None:
                 continue
             amount = {"F": acts, "B": [-e for e in early], "W": [e - a for e, a in zip(early, acts, strict=True)]}
-            level = [(self.start[key] if key[0] == "F" else self._end(*key), int(amount[key[0]][key[1]])) for key in keys]
+            level = [
+                (self.start[key] if key[0] == "F" else self._end(*key), int(amount[key[0]][key[1]])) for key in keys
+            ]
             self.model.add_reservoir_constraint(
                 [when for when, _ in level], [by for _, by in level], 0, math.floor(limit * scale + 1e-9)
             )
@@ -176,7 +184,9 @@ class _Model:
             at = solver.value(variable)
             # Operations of no length share a start: forwards before backwards before weights.
             rows[self.home[s]].append((at, at + int(self._length[k][s]), Op(k, s, j)))
-        order = [tuple(op for _, _, op in sorted(row, key=lambda r: (r[0], r[1], "FBW".index(r[2].kind)))) for row in rows]
+        order = [
+            tuple(op for _, _, op in sorted(row, key=lambda r: (r[0], r[1], "FBW".index(r[2].kind)))) for row in rows
+        ]
         return Schedule("optimal", tuple(order), (self.home,), self.m).validate()
 
 
@@ -231,9 +241,12 @@ def _best_known(
 def _delays(home: tuple[int, ...], costs: StageCosts, network: Network | None) -> FloatArray:
     """Seconds from a stage to the next, the slower direction; one entry per stage, the last one 0."""
     delay = np.zeros(len(home))
-    for s, (a, b) in enumerate(zip(home, home[1:], strict=False)):
+    for s, (a, b) in enumerate(itertools.pairwise(home)):
         if network is not None and a != b:
-            each = [network.latency_s[x, y] + costs.boundary_bytes[s] / network.bytes_per_s[x, y] for x, y in ((a, b), (b, a))]
+            each = [
+                network.latency_s[x, y] + costs.boundary_bytes[s] / network.bytes_per_s[x, y]
+                for x, y in ((a, b), (b, a))
+            ]
             delay[s] = min(each)  # a bound must not exceed what a faster direction allows
     return delay
 

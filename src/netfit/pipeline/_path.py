@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -35,7 +36,7 @@ def trace_back(timeline: Timeline, rows: list[IntArray], producer: IntArray, sec
     """Parts in order of time; each begins where the one before ends."""
     n = len(timeline.flat.ops)
     start, end, arrival = timeline.start, timeline.end, timeline.arrival
-    before = {int(b): int(a) for row in rows for a, b in zip(row[:-1], row[1:], strict=True)}
+    before = {int(b): int(a) for row in rows for a, b in itertools.pairwise(row)}
     parts: list[PathPart] = []
 
     def part(what: Literal["compute", "message", "blocked"], i: int, begin: float, stop: float) -> None:

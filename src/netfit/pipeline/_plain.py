@@ -44,7 +44,7 @@ def interleaved(p: int, m: int, v: int) -> Rows:
         raise ConfigError(f"microbatches is {m}, interleaved 1F1B needs a multiple of the {p} devices")
 
     def turn(k: int, backward: bool) -> tuple[int, int]:
-        """Chunk and microbatch of the k-th forward or backward of a device: groups of p microbatches, chunk by chunk."""
+        """Chunk and microbatch of the k-th forward or backward of a device: p microbatches, chunk by chunk."""
         group, within = divmod(k, p * v)
         chunk = within // p
         return (v - 1 - chunk if backward else chunk), group * p + within % p

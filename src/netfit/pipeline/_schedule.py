@@ -157,9 +157,7 @@ class Schedule:
         return from_csv(text_of(source), family)
 
     @classmethod
-    def from_torch(
-        cls, name: str, devices: int, microbatches: int, stages_per_device: int | None = None
-    ) -> Schedule:
+    def from_torch(cls, name: str, devices: int, microbatches: int, stages_per_device: int | None = None) -> Schedule:
         """One of torch's own schedules as a table; no process is started.
 
         Args:

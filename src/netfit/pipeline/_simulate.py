@@ -8,6 +8,7 @@ pairs of devices share.
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -74,7 +75,7 @@ class _Run:
         starts = flat.row_start
         self.rows = [
             [step * n + i for step in range(steps) for i in range(low, high)]
-            for low, high in zip(starts[:-1], starts[1:], strict=True)
+            for low, high in itertools.pairwise(starts)
         ]
         self.transfer, self.latency = (np.tile(a, steps).tolist() for a in messages(flat, costs, network))
         self.waits: list[float] = np.where(tile(flat.producer) < 0, 0.0, math.inf).tolist()  # arrival of the input

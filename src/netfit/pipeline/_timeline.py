@@ -89,7 +89,7 @@ class Timeline:
         """Seconds every device computes, ``(devices,)``."""
         seconds = self.end - self.start
         seconds[self._second] = 0.0
-        return np.bincount(self._device, seconds, self.schedule.devices)
+        return np.bincount(self._device, seconds, self.schedule.devices).astype(np.float64)
 
     @property
     def bubble(self) -> float:
@@ -150,6 +150,18 @@ class Timeline:
             }
             for i in order
         ]  # fmt: skip
+
+    def drawing(self) -> dict[str, Any]:
+        """What the report draws, as JSON values: bars of every device and its activations over time."""
+        bars = [[e["device"], e["kind"], e["stage"], e["microbatch"], e["start"], e["end"]] for e in self.events()]
+        memory = [[seconds.tolist(), stored.tolist()] for seconds, stored in self.memory]
+        return {
+            "schedule": self.schedule.label,
+            "devices": self.schedule.devices,
+            "makespan_s": self.makespan,
+            "bars": bars,
+            "memory": memory,
+        }
 
     def to_chrome_trace(self, path: str | Path) -> Path:
         """Write a trace that Perfetto and chrome://tracing open: devices, links and memory.

@@ -94,5 +94,6 @@ def _changed(what: str) -> MissingExtraError:
     found = ".".join(re.findall(r"\d+", torch.__version__)[:2])
     tested = ".".join(map(str, _TESTED))
     return MissingExtraError(
-        f"torch {found} has no {what}, a private part that netfit knows from torch {tested}: pip install 'torch=={tested}.*'"
+        f"torch {found} has no {what}, a private part that netfit knows from torch {tested}: "
+        f"pip install 'torch=={tested}.*'"
     )

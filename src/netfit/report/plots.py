@@ -164,6 +164,52 @@ def lines(series: Mapping[str, tuple[Sequence[float], ...]], *, xlabel: str, yla
     return draw(230, paint)
 
 
+def timeline(bars: Sequence[tuple[int, str, float, float]], kinds: Mapping[str, str], *, rows: int, xlabel: str) -> str:
+    """What every row did over time.
+
+    Args:
+        bars: (row, kind, start, end).
+        kinds: kind -> its name in the legend; the order gives the colours.
+        rows: how many there are, also those without bars.
+    """
+
+    def paint(figure: Any, ax: Any) -> None:
+        for i, (kind, label) in enumerate(kinds.items()):
+            mine = [(row, start, end - start) for row, k, start, end in bars if k == kind]
+            if mine:
+                at, left, width = zip(*mine, strict=True)
+                # A hairline between neighbours without taking width from short ones.
+                ax.barh(at, width, 0.8, left, color=_colour(i), label=label, edgecolor=PALE, lw=0.2)
+        _rows(ax, [str(row) for row in range(rows)])
+        _label(figure, ax, xlabel, "device", legend=True)
+
+    return draw(_rows_height(rows), paint)
+
+
+def race(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, flips: Sequence[float], xlabel: str) -> str:
+    """Curves relative to the best at each x, on a logarithmic x axis; a curve on the bottom line is in the lead.
+
+    Args:
+        series: name -> (x, y); all with the same x.
+        flips: x where the lead changes; marked.
+    """
+
+    def paint(figure: Any, ax: Any) -> None:
+        best = [min(at) for at in zip(*(y for _, y in series.values()), strict=True)]
+        for i, (name, (x, y)) in enumerate(series.items()):
+            relative = [value / low for value, low in zip(y, best, strict=True)]
+            style = {"color": _colour(i), "ls": ("-", "--", ":")[i // len(SERIES) % 3], "marker": _MARKERS[i % 6]}
+            ax.plot(x, relative, lw=1.6, ms=3, label=name, **style)
+        for x_flip in flips:
+            ax.axvline(x_flip, color=MUTED, lw=1, ls=(0, (4, 3)), zorder=1)
+        ax.set_xscale("log")
+        ax.set_ylim(0.98, 2.0)  # who is more than twice as slow is out of the race
+        ax.grid(True)
+        _label(figure, ax, xlabel, "time / fastest", legend=True)
+
+    return draw(300, paint)
+
+
 def _mark_goal(ax: Any, goal: float) -> None:
     low, high = sorted((*ax.get_xlim(), goal))[::2]
     ax.set_xlim(low, high)
