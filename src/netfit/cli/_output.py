@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from netfit.env import jsonable
 from netfit.errors import NetfitError
 
 __all__ = ["Output", "answer", "si", "table"]
@@ -28,6 +27,8 @@ class Output:
 def answer(as_json: bool, data: Mapping[str, Any], text: str, error: NetfitError | None = None) -> Output:
     """The form that was asked for: JSON for programs, text for people."""
     if as_json:
+        from netfit.env import jsonable  # asks for the versions of packages, which --help does not
+
         text = json.dumps(data, indent=2, default=jsonable, allow_nan=False, ensure_ascii=False)
     return Output(text, error)
 
