@@ -25,7 +25,7 @@ $(BIN)/uv:
 setup: .venv/.stamp  ## install everything into .venv
 
 demo: setup  ## train, compress and report on scikit-learn's digits, from scratch, in a few minutes
-	$(BIN)/netfit compress digits-cnn --data digits --target host --latency 0.6 --trials 24 --run runs/demo
+	$(BIN)/netfit compress digits-cnn --data digits --target host --latency 0.5 --trials 24 --run runs/demo
 
 fmt: setup  ## rewrite the code in the house format
 	$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format -q .

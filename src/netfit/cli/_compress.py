@@ -1,6 +1,7 @@
 """``netfit compress``: the main job, in a run directory that an interrupted one goes on from."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -80,12 +81,22 @@ def compress(
     return _outcome(opened.path, as_json, error)
 
 
+def _leave_cores() -> None:
+    """Train on half of the cores unless the user chose: every operation waits for its slowest thread, so that one
+    busy core makes a training step on all of them several times slower."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
+        torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+
+
 def _work(run: "Run", target: "Target", arguments: Mapping[str, Any], settings: "Settings") -> JobError | None:
     """Do the job; returns what kept it from its goal when it has a result all the same."""
     from netfit import compress as room
 
     from ._progress import progress
 
+    _leave_cores()
     print(f"run directory: {run.path}", file=sys.stderr)
     goal = arguments["latency"]
     try:
