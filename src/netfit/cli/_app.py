@@ -26,6 +26,9 @@ app = App(
     suppress_keyboard_interrupt=False,  # a job says how to go on
 )
 _data = App(name="data", help="Data sets: which there are, and fetch one.", help_format="plaintext")
+_pipeline = App(
+    name="pipeline", help="Pipeline-parallel training: which schedule, on which links.", help_format="plaintext"
+)
 _systolic = App(name="systolic", help="Systolic arrays that are not built yet.", help_format="plaintext")
 
 _command(app, "compress", "_compress:compress", """Compress a network until it meets a measured latency.
@@ -55,4 +58,14 @@ _command(_systolic, "sweep", "_systolic:sweep", """Count every systolic array of
     a report in the run directory. netfit cost --target systolic:128x128 counts one array, operator by operator.
     """)  # fmt: skip
 app.command(_systolic)
+_command(_pipeline, "compare", "_pipeline:compare", """Formula, table and simulation of schedules side by side.
+
+    --times gives equal stages, --model cuts a network for every schedule. With --run, result.json and a report with
+    timelines, memory curves and the bandwidths at which the fastest schedule changes.
+    """)  # fmt: skip
+_command(_pipeline, "optimize", "_pipeline:optimize", "The fastest schedule under a memory limit, with proof or bound.")
+_command(_pipeline, "simulate", "_pipeline:simulate", "One schedule on one network; --trace writes it for Perfetto.")
+_command(_pipeline, "replay", "_pipeline:replay", "Run a schedule on torch processes and compare with the simulation.")
+_command(_pipeline, "export", "_pipeline:export", "Write a schedule as a table that torch runs.")
+app.command(_pipeline)
 _command(app, "env", "_env:env", "The machine and the versions that numbers depend on.")

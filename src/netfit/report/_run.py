@@ -12,6 +12,7 @@ from netfit.errors import ArtifactError
 from ._compress import compress_report
 from ._generic import generic_report
 from ._model import Report
+from ._pipeline import pipeline_report
 from ._systolic import systolic_report
 
 __all__ = ["from_run"]
@@ -19,6 +20,7 @@ __all__ = ["from_run"]
 # A job with a report of its own is one line here; every other kind gets its result as tables.
 _KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {
     "compress": compress_report,
+    "pipeline": pipeline_report,
     "systolic": systolic_report,
 }
 
