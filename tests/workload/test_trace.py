@@ -128,6 +128,12 @@ def test_weights_are_named_by_their_state_dict_key():
             assert shapes[spec.name] == spec.shape
 
 
+def test_parameters_are_those_of_the_model():
+    model = Mixed()
+    totals = trace(model, torch.randn(1, 3, 16, 16)).totals()
+    assert totals["params"] == sum(p.numel() for p in model.parameters())
+
+
 def test_training_flag_and_statistics_stay():
     model = Block().train()
     model.bn1.eval()

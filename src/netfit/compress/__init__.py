@@ -2,12 +2,13 @@
 
 from ._groups import plan_channels
 from ._importance import importance
-from ._job import Settings, compress
+from ._job import compress
 from ._plan import ChannelGroup, ChannelPlan
 from ._prune import Prune
 from ._retrain import retrain
 from ._search import Search
 from ._sensitivity import Sensitivity, sensitivity
+from ._settings import Settings
 from ._slice import slice_model
 from ._space import Candidate, SearchSpace, search_space
 

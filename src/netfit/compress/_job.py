@@ -4,7 +4,7 @@ Every stage leaves its result in the run directory, so a killed job goes on wher
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ._evaluate import Evaluator
 from ._result import deployed
 from ._retrain import retrain
 from ._search import Search
+from ._settings import Settings
 from ._space import Candidate, SearchSpace, search_space
 
 __all__ = ["Settings", "compress"]
@@ -35,29 +36,6 @@ __all__ = ["Settings", "compress"]
 HELD_OUT, SCORED, CALIBRATION = 5000, 1000, 768
 AGREEMENT = 0.9  # of the most likely class on a few inputs; rounding alone stays far above
 Progress = Callable[[str, dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a compression job may be told beside model, data, target and goal.
-
-    Attributes:
-        trials: candidates to evaluate in the search.
-        sampler: ``"auto"`` (uniform, greedy, then TPE), ``"tpe"``, ``"random"`` or ``"uniform"``.
-        methods: ``"prune"``, ``"quantize"``, or both.
-        epochs: of retraining; the model's own recipe when None.
-        finalists: candidates that get a short retraining before one is chosen.
-        max_drop: accuracy points that may be lost on the test set; None reports the loss only.
-        ignore: patterns of layers that stay as they are.
-    """
-
-    trials: int = 60
-    sampler: str = "auto"
-    methods: tuple[str, ...] = ("prune", "quantize")
-    epochs: int | None = None
-    finalists: int = 3
-    max_drop: float | None = None
-    ignore: tuple[str, ...] = ()
 
 
 def compress(
@@ -119,12 +97,14 @@ class _Job:
         return whole.hold_out(min(HELD_OUT, len(whole) // 5), derive(self.run.seed, "held-out") % 2**31)
 
     def work(self) -> dict[str, Any]:
-        base = self._base()
+        model, trained = self._open()
         example = (torch.zeros(1, *self.shape),)
+        # The structure is enough for the space, and what is wrong with it should not be found after the training.
         space = search_space(
-            base, torch.zeros(2, *self.shape), target=self.target, methods=self.settings.methods,
+            model, torch.zeros(2, *self.shape), target=self.target, methods=self.settings.methods,
             ignore=self.settings.ignore,
         )  # fmt: skip
+        base = model if trained else self._trained(model)
         gauge = self._meter(base, example)
         calibration = self.train_set.tensors(range(min(CALIBRATION, len(self.train_set))))[0]
         scored = (self.held[0][:SCORED], self.held[1][:SCORED])
@@ -135,23 +115,28 @@ class _Job:
         policy = space.policy(candidate)
         policy.save(self.run.path / "policy.toml")
         small, history = self._retrained(base, evaluator.build(candidate), met)
-        result = deployed(self, base, small, policy, space, candidate, gauge, rows, chosen, history)
+        self.progress("deploy", {})
+        result = self.run.stage(
+            "deploy", lambda: deployed(self, base, small, policy, space, candidate, gauge, rows, chosen, history)
+        )
         self.run.write_result(result)
         self._judge(result, rows)
         return result
 
     # -- stages ------------------------------------------------------------------------------------------------
 
-    def _base(self) -> nn.Module:
-        """The uncompressed network, trained here unless it came with weights."""
+    def _open(self) -> tuple[nn.Module, bool]:
+        """The uncompressed network, and whether it comes with weights."""
         model, trained = open_model(self.spec, num_classes=self.classes, in_shape=self.shape)
         with torch.no_grad():
             out = model.eval()(torch.zeros(2, *self.shape))
         if out.ndim != 2 or out.shape[1] != self.classes:
             found = "x".join(map(str, out.shape[1:]))
             raise ConfigError(f"{self.spec} returns {found} values a sample, {self.data} has {self.classes} classes")
-        if trained:
-            return model
+        return model, trained
+
+    def _trained(self, model: nn.Module) -> nn.Module:
+        """The network after training, from disk when it was trained before."""
         place = self.run.path / "base"
 
         def train() -> dict[str, Any]:

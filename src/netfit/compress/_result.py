@@ -1,6 +1,7 @@
 """What a finished job says: the deployed file, checked and measured, beside the uncompressed network."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from netfit.train import evaluate
 from netfit.workload import Workload, trace
 
 from ._cost import Cost, HostMeter, Meter
+from ._settings import Settings
 from ._space import Candidate, SearchSpace
 
 if TYPE_CHECKING:
@@ -86,11 +88,18 @@ def deployed(
             "test": len(x),
         },
         "frozen_groups": [{"group": g.name, "reason": g.frozen} for g in space.plan if g.frozen],
-        "commands": [
-            f"netfit compress {job.spec} --data {job.data} --latency {job.goal:g} --seed {job.run.seed}",
-            f"netfit apply {job.spec} {job.run.path / 'policy.toml'}",
-        ],
+        "commands": [_command(job), f"netfit apply {job.spec} {job.run.path / 'policy.toml'} --data {job.data}"],
     }  # fmt: skip
+
+
+def _command(job: "_Job") -> str:
+    """The command line that does this job again."""
+    words = [f"netfit compress {job.spec} --data {job.data} --latency {job.goal:g}"]
+    for name, default in asdict(Settings()).items():
+        value = getattr(job.settings, name)
+        if value != default and name != "finalists":
+            words.append(f"--{name.replace('_', '-')} {','.join(value) if isinstance(value, tuple) else value}")
+    return " ".join([*words, f"--seed {job.run.seed}"])
 
 
 def _ship(

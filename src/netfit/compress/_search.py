@@ -92,8 +92,8 @@ class Search:
     def _evaluation(self, candidate: Candidate, origin: str = "sampler") -> Evaluation:
         score, cost = self.evaluate(candidate)
         if self.progress:
-            rows = self.study.trials()
-            self.progress({"trials": len(rows), "score": score, "ratio": cost.ratio, "origin": origin})
+            done = sum(r.state == "complete" for r in self.study.trials()) + 1  # this one is stored next
+            self.progress({"trials": done, "score": score, "ratio": cost.ratio, "origin": origin})
         return Evaluation(score, {"latency": cost.ratio - self.goal}, {"cost": asdict(cost)})
 
     def _add(self, candidate: Candidate, note: str) -> Evaluation:

@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from netfit.errors import ConfigError, require
 
 from ._onnx import LAYERS
-from ._sessions import Array, ExecutedLayer, Session, load_onnx
+from ._sessions import Array, ExecutedLayer, Session, load_onnx, typical
 
 _ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh")
 _CONVERTERS = ("QuantizeLinear", "DequantizeLinear")
@@ -94,7 +92,7 @@ class ORTSession(Session):
             executed.append(ExecutedLayer(sites.find(node.name), node.op_type, "int8" if int8 else "fp32"))
         return executed
 
-    def profile(self, x: Array | Sequence[Array] | None = None, runs: int = 32) -> list[tuple[str, float]]:
+    def profile(self, x: Array | Sequence[Array] | None = None, runs: int = 128) -> list[tuple[str, float]]:
         if not self._profile:
             raise ConfigError("this session takes no layer times: open it with profile=True")
         feed, sites = self._feed(x), self._sites()
@@ -107,7 +105,7 @@ class ORTSession(Session):
         for e in events:
             if e.get("cat") == "Node" and e["name"].endswith("_kernel_time"):
                 times.setdefault(e["name"], []).append(e["dur"] * 1e-6)
-        return [(sites.find(n), float(np.percentile(t[2:], 15))) for n, t in times.items()]
+        return [(sites.find(n), typical(t[2:])) for n, t in times.items()]
 
     def _sites(self) -> "_Sites":
         """Nodes by name, and by the value they make: ONNX Runtime calls blocked convolutions after their output."""

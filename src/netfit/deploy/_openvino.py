@@ -10,7 +10,7 @@ import numpy as np
 
 from netfit.errors import ConfigError, TargetError, require
 
-from ._sessions import Array, ExecutedLayer, Session, load_onnx, precision_marks
+from ._sessions import Array, ExecutedLayer, Session, load_onnx, precision_marks, typical
 
 _PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}
 _LAYERS = {"Convolution", "GroupConvolution", "MatMul"}
@@ -100,7 +100,7 @@ class OpenVINOSession(Session):
                 executed.append(ExecutedLayer(name, kind, _PRECISIONS.get(raw, raw), kept))
         return executed
 
-    def profile(self, x: Array | Sequence[Array] | None = None, runs: int = 32) -> list[tuple[str, float]]:
+    def profile(self, x: Array | Sequence[Array] | None = None, runs: int = 128) -> list[tuple[str, float]]:
         if not self._profile:
             raise ConfigError("this session takes no layer times: open it with profile=True")
         request = self._request(x)
@@ -112,7 +112,7 @@ class OpenVINOSession(Session):
             for p in request.profiling_info:
                 if p.status == p.Status.EXECUTED:
                     times.setdefault(p.node_name, []).append(p.real_time.total_seconds())
-        return [(sites.get(n, n), float(np.percentile(t, 15))) for n, t in times.items()]
+        return [(sites.get(n, n), typical(t)) for n, t in times.items()]
 
 
 def _sites(op: Any) -> list[str]:

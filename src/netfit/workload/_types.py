@@ -118,7 +118,7 @@ class Workload(Sequence[Op]):
 
     def totals(self) -> dict[str, int]:
         """Operators, MACs, parameters and bytes of the whole network; shared weights count once."""
-        params = {p.name: p for op in self.ops for p in op.params.values()}
+        params = {p.name: p for op in self.ops for role, p in op.params.items() if not role.startswith("running_")}
         return {
             "operators": len(self.ops),
             "macs": sum(op.macs for op in self.ops),
@@ -136,7 +136,7 @@ class Workload(Sequence[Op]):
                 "kind": op.kind,
                 "output": "x".join(map(str, op.outputs[0].shape)) if op.outputs else "",
                 "macs": op.macs,
-                "params": sum(p.numel for p in op.params.values()),
+                "params": sum(p.numel for role, p in op.params.items() if not role.startswith("running_")),
                 "weight_bytes": op.weight_bytes,
                 "act_bytes": op.act_bytes,
             }
