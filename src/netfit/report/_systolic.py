@@ -11,7 +11,7 @@ from ._model import Block, Code, Facts, Report, Section, Table
 
 __all__ = ["systolic_report"]
 
-_LEVELS = (0.05, 0.1, 0.25, 0.5, 1.0)
+_LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1000)
 _WORDS = {
     "cycles": "cycles",
     "energy_j": "energy",
@@ -110,12 +110,13 @@ def _choice(r: SystolicResult, what: str) -> Section:
     blocks: list[Block] = [Facts(facts), Table(columns, rows, "lrrr")]
     if r.map is not None:
         grid, fields = r.map, r.robust.fields
-        labels = [f"≤ {100 * level:g} %" for level in _LEVELS] + ["more"]
+        levels = [level for level in _LEVELS if level > r.robust.regret][:5] or [2 * r.robust.regret]
+        labels = [f"≤ {100 * level:g} %" for level in levels] + ["more"]
         alt = f"Heat map of the worst regret over rows and columns; least at {_size(fields)}."
 
         def plot() -> str:
             return plots.heat_map(
-                grid.regret, grid.cols, grid.rows, levels=_LEVELS, labels=labels, xlabel="columns", ylabel="rows",
+                grid.regret, grid.cols, grid.rows, levels=levels, labels=labels, xlabel="columns", ylabel="rows",
                 chosen=(fields["cols"], fields["rows"]),
             )  # fmt: skip
 
@@ -135,8 +136,9 @@ def _front(r: SystolicResult) -> Section:
         line = points if len(r.objectives) == 2 else ()
         groups = {"arrays": r.sample, "front": points}
         return plots.scatter_pareto(
-            groups, front=line, chosen=chosen, xlabel=f"{_WORDS.get(x, x)} / best", ylabel=f"{_WORDS.get(y, y)} / best"
-        )
+            groups, front=line, chosen=chosen, log=True,
+            xlabel=f"{_WORDS.get(x, x)} / best", ylabel=f"{_WORDS.get(y, y)} / best",
+        )  # fmt: skip
 
     alt = f"Scatter plot of {_WORDS.get(x, x)} against {_WORDS.get(y, y)}, {len(points)} arrays on the front."
     caption = "Mean over the networks, each beside the best that any array reaches on it; both small is good"

@@ -24,6 +24,7 @@ def scatter_pareto(
     goal: float | None = None,
     xlabel: str = "latency / original latency",
     ylabel: str = "accuracy",
+    log: bool = False,
 ) -> str:
     """Cost against quality of every trial, one colour and marker per group.
 
@@ -32,10 +33,13 @@ def scatter_pareto(
         front: the trials nobody beats in both; joined by steps.
         chosen: the trial the run went on with; ringed and named.
         goal: the largest x allowed; the side that meets it is marked.
+        log: both axes logarithmic.
     """
 
     def paint(figure: Any, ax: Any) -> None:
         size = 4.6 if sum(map(len, groups.values())) < 200 else 3.2
+        if log:
+            _logarithmic(ax)
         for i, (name, points) in enumerate(groups.items()):
             xy = [p for p in points if _finite(*p)]
             above = 2 + 1 / (1 + len(xy))  # a small group is not buried under a large one
@@ -208,6 +212,17 @@ def race(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, flips
         _label(figure, ax, xlabel, "time / fastest", legend=True)
 
     return draw(300, paint)
+
+
+def _logarithmic(ax: Any) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter("{x:g}")
 
 
 def _mark_goal(ax: Any, goal: float) -> None:
