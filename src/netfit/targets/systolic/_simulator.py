@@ -18,7 +18,7 @@ from ._config import SystolicConfig
 __all__ = ["Simulation", "simulate"]
 
 Array = NDArray[np.int64]
-MAX_STEPS = 10_000_000
+MAX_STEPS = 10_000_000  # of all elements; minutes of simulation
 
 
 @dataclass
@@ -73,7 +73,7 @@ def simulate(a: Any, w: Any, config: SystolicConfig) -> Simulation:
         raise ConfigError(f"simulate: dtypes {a.dtype} and {w.dtype}; allowed are integers")
     a, w = a.astype(np.int64), w.astype(np.int64)
     tiles = -(-w.shape[1] // config.cols) * -(-a.shape[1] // config.rows)
-    if a.shape[0] * tiles * config.rows * config.cols > MAX_STEPS * 100:
+    if a.shape[0] * tiles * config.rows * config.cols > MAX_STEPS:
         raise ConfigError(f"simulate: {a.shape} x {w.shape} is too large; cost() counts any size in closed form")
     if config.dataflow == "os":
         return _output_stationary(a, w, config)
@@ -95,24 +95,32 @@ def _weight_stationary(a: Array, w: Array, config: SystolicConfig) -> Simulation
         for deep in range(0, k, high)
     ]
     done = Simulation(np.zeros((m, n), np.int64))
+    tiles = [_tile(w, p, (high, wide), done) for p in passes]
     if config.weight_load == "overlapped":
-        _stream(a, w, passes, config, done)
+        _stream(a, passes, tiles, config, done)
         return done
-    for i, one in enumerate(passes):
-        for cycle in range(high):  # the tile is shifted in from above, its last row first
-            done._count("weight_hops", wide * cycle)
-            done.cycles += 1
-        _stream(a, w, [one], config, done)
+    for i, (one, tile) in enumerate(zip(passes, tiles, strict=True)):
+        _stream(a, [one], [_shift_in(tile, done)], config, done)
         if i < len(passes) - 1:
             done.cycles -= 1  # the last sum leaves while the next tile begins to enter
     return done
 
 
-def _stream(a: Array, w: Array, passes: list[_Pass], config: SystolicConfig, done: Simulation) -> None:
-    """Let all passes stream through the array back to back."""
+def _shift_in(tile: Array, done: Simulation) -> Array:
+    """The weight registers after a tile was shifted in from above, its last row first."""
+    weight, held = np.zeros_like(tile), np.zeros(tile.shape, bool)
+    for row in tile[::-1]:
+        done._count("weight_hops", held[:-1].sum())
+        weight[1:], held[1:] = weight[:-1].copy(), held[:-1].copy()
+        weight[0], held[0] = row, True
+        done.cycles += 1
+    return weight
+
+
+def _stream(a: Array, passes: list[_Pass], tiles: list[Array], config: SystolicConfig, done: Simulation) -> None:
+    """Let all passes stream through the array back to back; the first tile is there already."""
     shape = high, wide = config.rows, config.cols
     order = [(i, p.row + r, r == 0) for i, p in enumerate(passes) for r in range(p.length)]
-    tiles = [_tile(w, p, shape, done) for p in passes]
     act, sums, weight = (np.zeros(shape, np.int64) for _ in range(3))
     busy, swap = np.zeros(shape, bool), np.zeros(shape, bool)
     # The fetcher fills the second register right after a swap; which tile is next, each element's counter says.
