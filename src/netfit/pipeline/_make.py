@@ -54,8 +54,10 @@ def make(
     base, _, number = name.rpartition("-")
     if base == "chimera" and number == "shift":
         name, placement = base, "shift"
-    elif base in ("hanayo", "interleaved") and number.isdecimal():
-        name, waves, chunks = base, int(number), int(number)
+    elif base == "hanayo" and number.isdecimal():
+        name, waves = base, int(number)
+    elif base == "interleaved" and number.isdecimal():
+        name, chunks = base, int(number)
     chunks = 2 if chunks is None else chunks
     for field, value in (("devices", devices), ("microbatches", microbatches), ("chunks", chunks), ("waves", waves)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -16,6 +16,7 @@ from netfit.errors import ConfigError, JobError, require
 from ._costs import FloatArray, StageCosts
 from ._make import make
 from ._network import Network
+from ._plain import zero_bubble_row
 from ._schedule import Op, Proof, Schedule
 from ._simulate import simulate
 from ._vshape import v_placement
@@ -62,14 +63,21 @@ def optimize(
     home = _home(devices, costs)
     _check(devices, microbatches, network, activation_limit, time_limit_s)
     known = _best_known(devices, microbatches, costs, network, activation_limit)
-    if known is not None and known[1] <= (floor := _floor(home, microbatches, costs, network)) * (1 + 1e-12):
+    floor = _floor(home, microbatches, costs, network)
+    if known is not None and known[1] <= floor * (1 + 1e-12):
         return replace(known[0], proof=Proof("optimal", floor, known[1]))
     model = _Model(cp_model, home, microbatches, costs, network, activation_limit, known)
-    return _solved(cp_model, model, known, activation_limit, time_limit_s, seed)
+    return _solved(cp_model, model, known, activation_limit, floor, time_limit_s, seed)
 
 
 def _solved(
-    cp: Any, model: _Model, known: tuple[Schedule, float] | None, limit: float | None, time_limit_s: float, seed: int
+    cp: Any,
+    model: _Model,
+    known: tuple[Schedule, float] | None,
+    limit: float | None,
+    floor: float,
+    time_limit_s: float,
+    seed: int,
 ) -> Schedule:
     solver = cp.CpSolver()
     solver.parameters.max_time_in_seconds = time_limit_s
@@ -83,7 +91,7 @@ def _solved(
         )
     # Times that had to be rounded may each be half a unit off, along the whole chain of operations.
     slack = 0.0 if model.exact else 0.5 * len(model.start)
-    bound = (solver.best_objective_bound - slack) * model.unit
+    bound = max((solver.best_objective_bound - slack) * model.unit, floor)
     if status not in (cp.OPTIMAL, cp.FEASIBLE):
         if known is None:
             raise JobError(f"no schedule found within {time_limit_s:g} s; the bound is {bound:g} s, give it more time")
@@ -160,6 +168,12 @@ class _Model:
             )
             if limit is None:
                 continue
+            if len(mine) == 1 and costs.free_at_b == 0 and acts[mine[0]]:
+                # Microbatches pass in order, so the limit is a distance between forwards and weight gradients.
+                apart = math.floor(limit / costs.activation_bytes[mine[0]] + 1e-9)
+                for j in range(self.m - apart if apart else 1):
+                    self.model.add(self.start["F", mine[0], j + apart] >= self._end("W", mine[0], j))
+                continue
             amount = {"F": acts, "B": [-e for e in early], "W": [e - a for e, a in zip(early, acts, strict=True)]}
             level = [
                 (self.start[key] if key[0] == "F" else self._end(*key), int(amount[key[0]][key[1]])) for key in keys
@@ -226,8 +240,14 @@ def _best_known(
 ) -> tuple[Schedule, float] | None:
     """The fastest published table of this placement that fits the limit, and its seconds without queueing."""
     best: tuple[Schedule, float] | None = None
-    for name in _SEEDS:
-        table = make(name, p, m)
+    tables = [make(name, p, m) for name in _SEEDS]
+    if (
+        limit is not None
+        and len(costs) == p
+        and (most := int(limit / costs.activation_bytes.max(initial=1e-300) + 1e-9))
+    ):
+        tables.append(_throttled(p, m, most))
+    for table in tables:
         if table.stages != len(costs):
             continue
         run = simulate(table, costs, network)
@@ -236,6 +256,13 @@ def _best_known(
         if best is None or run.makespan < best[1]:
             best = table, run.makespan
     return best
+
+
+def _throttled(p: int, m: int, most: int) -> Schedule:
+    """ZB-H1 with fewer microbatches in flight than devices."""
+    ahead = [min(p - 1 - d, most - 1) for d in range(p)]
+    rows = [zero_bubble_row(d, m, ahead[d], min(d, most - 1 - ahead[d])) for d in range(p)]
+    return Schedule("custom", tuple(map(tuple, rows)), (tuple(range(p)),), m)
 
 
 def _delays(home: tuple[int, ...], costs: StageCosts, network: Network | None) -> FloatArray:

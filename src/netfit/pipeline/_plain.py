@@ -8,7 +8,7 @@ from netfit.errors import ConfigError
 
 from ._schedule import Op
 
-__all__ = ["gpipe", "interleaved", "one_f_one_b", "zb_h1", "zb_h2"]
+__all__ = ["gpipe", "interleaved", "one_f_one_b", "zb_h1", "zb_h2", "zero_bubble_row"]
 
 Rows = list[list[Op]]
 
@@ -67,15 +67,15 @@ def interleaved(p: int, m: int, v: int) -> Rows:
 
 def zb_h1(p: int, m: int) -> Rows:
     """1F1B whose weight gradients wait ("Zero Bubble Pipeline Parallelism", 2024): no more memory than 1F1B."""
-    return [_zero_bubble(d, m, warmup=p - 1 - d, lag=d) for d in range(p)]
+    return [zero_bubble_row(d, m, warmup=p - 1 - d, lag=d) for d in range(p)]
 
 
 def zb_h2(p: int, m: int) -> Rows:
     """ZB-H1 with up to 2p-1 microbatches in flight, which fills the bubble of devices that start steps freely."""
-    return [_zero_bubble(d, m, warmup=2 * (p - 1 - d), lag=2 * d) for d in range(p)]
+    return [zero_bubble_row(d, m, warmup=2 * (p - 1 - d), lag=2 * d) for d in range(p)]
 
 
-def _zero_bubble(d: int, m: int, warmup: int, lag: int) -> list[Op]:
+def zero_bubble_row(d: int, m: int, warmup: int, lag: int) -> list[Op]:
     """Forwards ahead by ``warmup``; each ``W`` comes ``lag`` microbatches after its ``B``."""
     ahead = min(warmup, m)
     row = [Op("F", d, j) for j in range(ahead)]
