@@ -225,3 +225,18 @@ def test_repeated_calls_of_one_layer_are_told_apart():
 
     table = SystolicArray(SystolicConfig(4, 4)).cost(Twice(), torch.zeros(2, 8))
     assert table.names == ("fc", "fc#1")
+
+
+def test_it_can_be_what_a_compression_aims_at():
+    from netfit.compress import Prune
+    from netfit.compress._cost import meter
+
+    x = torch.randn(1, 3, 12, 12)
+    convs = nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU()
+    net = nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)).eval()
+    judge = meter(SystolicArray(SystolicConfig(16, 16)), net, (x,))
+    assert judge.cost(net).ratio == 1
+    small = apply(net, Policy({"0": [Prune(keep=16), Quantize()], "2": Quantize()}), x)
+    calibrate(small, [x])
+    assert 0.4 < judge.cost(small).ratio < 0.6  # the first layer's columns and the second's rows are halved
+    assert judge.describe()["runtime"] == "systolic"
