@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netfit.errors import ConfigError
-from netfit.pipeline import FAMILIES, StageCosts, make, simulate
+from netfit.pipeline import StageCosts, families, make, simulate
 
 TIMES = [(1.0, 1.0, 1.0), (3.0, 4.0, 2.0), (1.3, 2.1, 0.7)]
 SIZES = [(2, 1), (2, 7), (3, 3), (4, 2), (4, 8), (5, 10), (7, 64), (8, 16), (16, 5), (16, 16)]
@@ -120,7 +120,7 @@ def test_dualpipe_has_the_published_bubble_and_memory(p):
 
 
 @settings(max_examples=60)
-@given(st.sampled_from(FAMILIES), st.integers(1, 6), st.integers(1, 14), st.integers(1, 3))
+@given(st.sampled_from(families()), st.integers(1, 6), st.integers(1, 14), st.integers(1, 3))
 def test_every_table_is_valid_or_refused_in_one_line(name, p, m, k):
     try:
         schedule = make(name, p, m, chunks=k, waves=k)

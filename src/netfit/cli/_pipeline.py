@@ -1,5 +1,6 @@
 """``netfit pipeline``: which schedule, on which links, with how much memory."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,6 +60,8 @@ def compare(
         found.append(run_compare(able, costs, networks, steps=steps))
     data = {
         "kind": "pipeline", "devices": devices, "model": work.model, "costs": costs(devices).note, "notes": notes,
+        "schedules": schedules, "networks": network, "steps": steps,
+        "invocation": _invocation(work, devices, microbatches, schedules, network),
         "comparisons": [_comparison(c, m) for m, c in zip(sizes, found, strict=True)],
     }  # fmt: skip
     text = "\n\n".join([*(_compared(c, m, work) for m, c in zip(sizes, found, strict=True)), "\n".join(notes)]).strip()
@@ -169,6 +172,14 @@ def export(
     return answer(as_json, data, f"{torch_csv}: {table_.label}, {table_.stages} stages on {table_.devices} devices")
 
 
+def _invocation(work: Work, devices: int, microbatches: str, schedules: str, network: str) -> str:
+    """The command that makes the same page again."""
+    options = {"devices": devices, "microbatches": microbatches, "schedules": schedules, "network": network}
+    given = {name: value for name, value in vars(work).items() if value != getattr(EQUAL, name)}
+    parts = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in (given | options).items()]
+    return " ".join(["netfit pipeline compare", *parts])
+
+
 def _comparison(found: "Comparison", microbatches: int) -> dict[str, Any]:
     return {
         "microbatches": microbatches, "rows": found.rows, "sweep": found.sweep, "flips": found.flips,
@@ -232,18 +243,19 @@ def _report(
     run: Path, data: dict[str, Any], found: "list[Comparison]", sizes: list[int], work: Work,
     costs: "Callable[[int], StageCosts]", networks: "list[Network]",
 ) -> str:  # fmt: skip
-    """Write the run directory; the timelines drawn are those of the largest step on the last network."""
+    """Write the run directory; the timelines drawn are those of the smallest step on the first network."""
     from netfit import report
     from netfit.pipeline import make
     from netfit.pipeline import simulate as run_simulate
     from netfit.runs import Run
 
-    rows = [r for r in found[-1].rows if r["network"] == networks[-1].name]
+    smallest = sizes.index(min(sizes))
+    rows = [r for r in found[smallest].rows if r["network"] == networks[0].name]
     drawn = []
     for row in sorted(rows, key=lambda r: r["simulated"])[:3]:
-        table_ = make(row["schedule"], row["devices"], sizes[-1])
-        drawn.append(run_simulate(table_, costs(table_.stages), networks[-1]).drawing())
-    arguments = {"model": work.model, "times": work.times, "devices": data["devices"], "microbatches": sizes}
+        table_ = make(row["schedule"], row["devices"], row["microbatches"])
+        drawn.append(run_simulate(table_, costs(table_.stages), networks[0]).drawing())
+    arguments = vars(work) | {k: data[k] for k in ("devices", "schedules", "networks", "steps")} | {"sizes": sizes}
     with Run.open(run, "pipeline compare", arguments, seed=0) as job:
         job.write_result(data | {"timelines": drawn})
     return f"report: {report.write(report.from_run(run), run / 'report.html')}"

@@ -132,14 +132,14 @@ def open_table(name: str, devices: int, microbatches: int) -> "Schedule":
 
 def tables_of(names: list[str], devices: int, microbatches: int) -> "tuple[list[Schedule], list[str]]":
     """Those that these sizes allow, and why the others are left out."""
-    from netfit.pipeline import FAMILIES, make
+    from netfit.pipeline import families, make
 
     able, left_out = [], []
     for name in names:
         try:
             able.append(make(name, devices, microbatches))
         except ConfigError as e:
-            if name.rstrip("-0123456789") not in FAMILIES and name not in (*FAMILIES, "chimera-shift"):
+            if name.rstrip("-0123456789") not in families() and name not in (*families(), "chimera-shift"):
                 raise
             left_out.append(f"m={microbatches}: {name} left out: {e}")
     if not able:

@@ -3,26 +3,25 @@
 from ._compare import Comparison, compare
 from ._costs import StageCosts
 from ._gpt import Peak, gpt
-from ._make import FAMILIES, make
+from ._make import families, make
 from ._network import Network
 from ._optimize import optimize
 from ._replay import agreement, replay
-from ._schedule import Op, Proof, Schedule
+from ._schedule import Op, Schedule
 from ._simulate import simulate
 from ._timeline import Timeline
 
 __all__ = [
-    "FAMILIES",
     "Comparison",
     "Network",
     "Op",
     "Peak",
-    "Proof",
     "Schedule",
     "StageCosts",
     "Timeline",
     "agreement",
     "compare",
+    "families",
     "gpt",
     "make",
     "optimize",

@@ -10,9 +10,9 @@ from netfit.errors import ConfigError, did_you_mean
 from . import _dualpipe, _plain, _vshape, _waves
 from ._schedule import Op, Schedule
 
-__all__ = ["FAMILIES", "make"]
+__all__ = ["families", "make"]
 
-FAMILIES = (
+_FAMILIES = (
     "gpipe", "1f1b", "interleaved", "chimera", "hanayo", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe",
     "dualpipev",
 )  # fmt: skip
@@ -22,6 +22,15 @@ _MOST = 10_000_000  # operations; a mistyped size must not fill the memory
 
 Rows = list[list[Op]]
 Placement = tuple[tuple[int, ...], ...]
+
+
+def families() -> tuple[str, ...]:
+    """Names that `make` knows.
+
+    >>> "zb-v" in families()
+    True
+    """
+    return _FAMILIES
 
 
 def make(
@@ -62,8 +71,8 @@ def make(
     for field, value in (("devices", devices), ("microbatches", microbatches), ("chunks", chunks), ("waves", waves)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(f"{field} is {value!r}, it must be a whole number of at least 1")
-    if name not in FAMILIES:
-        raise ConfigError(f"no schedule {name!r}; {did_you_mean(name, FAMILIES)}")
+    if name not in _FAMILIES:
+        raise ConfigError(f"no schedule {name!r}; {did_you_mean(name, _FAMILIES)}")
     if devices * microbatches * 2 * max(chunks, 2 * waves) > _MOST:
         raise ConfigError(f"{devices} devices x {microbatches} microbatches make more than {_MOST} operations")
     rows, home = _table(name, devices, microbatches, chunks, waves, placement)

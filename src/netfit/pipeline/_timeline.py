@@ -152,8 +152,16 @@ class Timeline:
         ]  # fmt: skip
 
     def drawing(self) -> dict[str, Any]:
-        """What the report draws, as JSON values: bars of every device and its activations over time."""
-        bars = [[e["device"], e["kind"], e["stage"], e["microbatch"], e["start"], e["end"]] for e in self.events()]
+        """What the report draws, as JSON values: bars of every device and its activations over time.
+
+        A pair is one bar of kind ``P``.
+        """
+        second, n = set(self._second.tolist()), len(self.flat.ops)
+        bars = []
+        for i, (start, end) in enumerate(zip(self.start.tolist(), self.end.tolist(), strict=True)):
+            op = self.flat.ops[i % n]
+            if i not in second:
+                bars.append([int(self._device[i]), "P" if op.paired else op.kind, op.stage, op.microbatch, start, end])
         memory = [[seconds.tolist(), stored.tolist()] for seconds, stored in self.memory]
         return {
             "schedule": self.schedule.label,

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from netfit.errors import require
+
 from ._svg import BEFORE, INK, MUTED, PALE, SERIES, clip_name, draw
 
 __all__ = ["bars_grouped", "heat_map", "lines", "policy_strip", "scatter_pareto"]
@@ -11,6 +13,7 @@ __all__ = ["bars_grouped", "heat_map", "lines", "policy_strip", "scatter_pareto"
 Point = tuple[float, float]
 
 _MARKERS = "osD^vP"
+_IN_THE_RACE = 1.1  # times the best, somewhere
 _ROW = 15.5  # height of one layer's row, user units
 # A precision keeps its colour in every report; the text beside each bar says it again.
 _PRECISION_ORDER = ("int8", "fp32", "bf16", "fp16", "int4")
@@ -193,6 +196,8 @@ def timeline(bars: Sequence[tuple[int, str, float, float]], kinds: Mapping[str, 
 def race(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, flips: Sequence[float], xlabel: str) -> str:
     """Curves relative to the best at each x, on a logarithmic x axis; a curve on the bottom line is in the lead.
 
+    Curves that are nowhere near the best are left out.
+
     Args:
         series: name -> (x, y); all with the same x.
         flips: x where the lead changes; marked.
@@ -200,14 +205,16 @@ def race(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, flips
 
     def paint(figure: Any, ax: Any) -> None:
         best = [min(at) for at in zip(*(y for _, y in series.values()), strict=True)]
-        for i, (name, (x, y)) in enumerate(series.items()):
-            relative = [value / low for value, low in zip(y, best, strict=True)]
+        relative = {name: [v / low for v, low in zip(y, best, strict=True)] for name, (_, y) in series.items()}
+        near = [name for name, values in relative.items() if min(values) <= _IN_THE_RACE]
+        for i, name in enumerate(near):
             style = {"color": _colour(i), "ls": ("-", "--", ":")[i // len(SERIES) % 3], "marker": _MARKERS[i % 6]}
-            ax.plot(x, relative, lw=1.6, ms=3, label=name, **style)
+            ax.plot(series[name][0], relative[name], lw=1.6, ms=3, label=name, **style)
         for x_flip in flips:
             ax.axvline(x_flip, color=MUTED, lw=1, ls=(0, (4, 3)), zorder=1)
         ax.set_xscale("log")
-        ax.set_ylim(0.98, 2.0)  # who is more than twice as slow is out of the race
+        ax.xaxis.set_major_formatter(require("matplotlib.ticker", "report").EngFormatter(sep=""))
+        ax.set_ylim(0.98, 2.0)
         ax.grid(True)
         _label(figure, ax, xlabel, "time / fastest", legend=True)
 

@@ -10,7 +10,7 @@ from ._schema import Comparison, Drawing, PipelineResult
 
 __all__ = ["pipeline_report"]
 
-_KINDS = {"F": "forward", "X": "backward", "B": "input gradient", "W": "weight gradient"}
+_KINDS = {"F": "forward", "X": "backward", "B": "input gradient", "W": "weight gradient", "P": "both together"}
 _MOST_BARS = 4000  # more are no picture, only bytes
 _COLUMNS = (
     "schedule", "formula", "rank", "table", "rank", "simulated", "rank", "bubble", "exposed", "peak", "ahead from",
@@ -71,19 +71,29 @@ def _timelines(drawings: tuple[Drawing, ...]) -> Section:
         alt = f"{len(d.bars)} operations on {d.devices} devices"
         draw = lambda bars=bars, d=d: plots.timeline(bars, _KINDS, rows=d.devices, xlabel="seconds")  # noqa: E731
         blocks.append(figure(caption, alt, draw))
-        curves = {f"device {i}": curve for i, curve in enumerate(d.memory) if i in (0, d.devices // 2, d.devices - 1)}
-        peak = max((max(stored, default=0.0) for _, stored in d.memory), default=0.0)
-        lines = lambda c=curves: plots.lines(c, xlabel="seconds", ylabel="activations", steps=True)  # noqa: E731
-        blocks.append(figure(f"{d.schedule}: activations kept", f"peak {peak:g}", lines))
+        blocks.append(_memory(d))
     return Section("The fastest schedules", "", tuple(blocks))
+
+
+def _memory(d: Drawing) -> Block:
+    peak = max((max(stored, default=0.0) for _, stored in d.memory), default=0.0)
+    # Equal stages count microbatches, networks bytes: nobody keeps a million microbatches.
+    scale, unit = (1e9, "GB of activations") if peak > 1e6 else (1.0, "activations, microbatches")
+    curves = {
+        f"device {i}": (when, tuple(value / scale for value in stored))
+        for i, (when, stored) in enumerate(d.memory)
+        if i in (0, d.devices // 2, d.devices - 1)
+    }
+    caption, alt = f"{d.schedule}: activations kept", f"peak {peak / scale:g} {unit}"
+    return figure(caption, alt, lambda: plots.lines(curves, xlabel="seconds", ylabel=unit, steps=True))
 
 
 def _method(r: PipelineResult) -> Section:
     facts = {"Costs": r.costs, "Devices": r.devices, "netfit": r.versions.get("netfit")}
     blocks: list[Block] = [Note("info", note) for note in r.notes]
     blocks.append(pairs({k: v for k, v in facts.items() if v}))
-    if r.command:
-        blocks.append(Code(r.command))
+    if r.invocation:
+        blocks.append(Code(r.invocation))
     return Section("How it was computed", "", tuple(blocks))
 
 

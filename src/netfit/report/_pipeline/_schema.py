@@ -71,5 +71,5 @@ class PipelineResult(_Part):
     comparisons: tuple[Comparison, ...] = ()
     timelines: tuple[Drawing, ...] = ()
     notes: tuple[str, ...] = ()
-    command: str | None = None
+    invocation: str | None = None
     versions: dict[str, Any] = {}
