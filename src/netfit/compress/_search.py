@@ -4,7 +4,9 @@
 2. `greedy`: each group halved alone gives its price (score lost) and its worth (cost saved); a greedy descent on
    the sum of these picks the groups, and is corrected by what its end point really costs. The additive model is
    only a seed: searching it to its optimum exploits its errors.
-3. The sampler (TPE with the goal as a constraint, or random) for the rest of the trials.
+3. `climb`: from the best candidate so far, one group a step wider, or one wider and another narrower, as long as the
+   goal holds and the score rises.
+4. The sampler (TPE with the goal as a constraint, or random) for the rest of the trials.
 """
 
 from collections.abc import Callable
@@ -75,6 +77,7 @@ class Search:
             self._uniform()
         if self.sampler == "auto":
             self._greedy()
+            self._climb(trials)
         if self.sampler != "uniform":
             self.study.run(lambda trial: self._evaluation(self.space.candidate(trial.params)), trials)
         return [r for r in self.study.trials() if r.state == "complete"]
@@ -146,3 +149,33 @@ class Search:
             if excess <= 0 and excess > -0.02:
                 break
             aim -= excess if excess > 0 else excess / 2
+
+    def _climb(self, trials: int) -> None:
+        """Hill climbing on real evaluations, for at most half of the trials that are left."""
+        rows = self.study.trials()
+        budget = (trials - len(rows)) // 2
+        best = self.study.best
+        while best is not None and budget > 0:
+            here = self.space.candidate(best.params)
+            known = {digest(asdict(self.space.candidate(r.params))) for r in rows if r.state == "complete"}
+            moves = [c for c in self._neighbours(here) if digest(asdict(c)) not in known][:budget]
+            for candidate in moves:
+                self._add(candidate, "climb")
+            budget -= len(moves)
+            rows, last = self.study.trials(), best.number
+            best = self.study.best
+            if not moves or best is None or best.number == last:
+                return
+
+    def _neighbours(self, candidate: Candidate) -> list[Candidate]:
+        """One group a step wider; then the same with another group a step narrower."""
+
+        def moved(group: str, by: int) -> dict[str, int] | None:
+            steps = self.space.steps[group]
+            at = steps.index(candidate.keep[group]) + by
+            return {group: steps[at]} if 0 <= at < len(steps) else None
+
+        wider = [m for g in self.space.steps if (m := moved(g, 1))]
+        narrower = [m for g in self.space.steps if (m := moved(g, -1))]
+        pairs = [w | n for w in wider for n in narrower if not w.keys() & n.keys()]
+        return [replace(candidate, keep={**candidate.keep, **change}) for change in wider + pairs]
