@@ -5,6 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from netfit.errors import ConfigError, MissingExtraError
 from netfit.pipeline import Op, Peak, Schedule, StageCosts, families, gpt, make, simulate
@@ -91,6 +93,30 @@ def test_a_wrong_table_is_refused_in_one_line(text, said):
     with pytest.raises(ConfigError) as e:
         Schedule.from_torch_csv(text)
     assert said in str(e.value) and "\n" not in str(e.value)
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.from_regex(r"[0-3][FIWB][0-3]|\(0F[01];1B[01]\)OVERLAP_F_B|[0-9A-Z();]{0,6}", fullmatch=True), max_size=8
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_any_text_is_a_schedule_or_refused(cells):
+    text = "".join(",".join(row) + ",\n" for row in cells)
+    try:
+        made = Schedule.from_torch_csv(text)
+    except ConfigError as e:
+        assert "\n" not in str(e)
+    else:
+        assert simulate(made, StageCosts.uniform(made.stages)).makespan > 0
+
+
+def test_a_huge_number_claims_no_memory():
+    with pytest.raises(ConfigError, match="2 operations cannot be a table of 1 stages and 999999999 microbatches"):
+        Schedule.from_torch_csv("0F999999998,0B999999998\n")
 
 
 def test_a_missing_file_is_named(tmp_path):

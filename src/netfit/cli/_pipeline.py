@@ -97,7 +97,7 @@ def simulate(
     if trace is not None:
         timeline.to_chrome_trace(trace)
     data = _summary(timeline) | {"network": network, "trace": trace}
-    return answer(as_json, data, _facts(timeline))
+    return answer(as_json, data, _facts(timeline, work))
 
 
 def optimize(
@@ -127,7 +127,7 @@ def optimize(
     timeline = run_simulate(best, costs, joined)
     proof = {"status": best.proof.status, "bound_s": best.proof.bound_s, "found_s": best.proof.found_s}
     word = "proven optimal" if best.proof.optimal else f"nothing is faster than {si(best.proof.bound_s, 's')}"
-    text = f"{best.label}: {si(best.proof.found_s, 's')}, {word}\n{_facts(timeline)}"
+    text = f"{best.label}: {si(best.proof.found_s, 's')}, {word}\n{_facts(timeline, work)}"
     return answer(as_json, _summary(timeline) | {"proof": proof, "torch_csv": torch_csv}, text)
 
 
@@ -224,7 +224,8 @@ def _summary(timeline: "Timeline") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _facts(timeline: "Timeline") -> str:
+def _facts(timeline: "Timeline", work: Work = EQUAL) -> str:
+    unit = "" if work.model is None else "B"  # equal stages count activations in microbatches
     path = timeline.critical_path()
     parts = {what: sum(p.end - p.start for p in path if p.what == what) for what in ("compute", "message", "blocked")}
     rows = [
@@ -233,7 +234,7 @@ def _facts(timeline: "Timeline") -> str:
         *([("step among many", si(timeline.step_s, "s"))] if timeline.steps > 1 else []),
         ("bubble", f"{100 * timeline.bubble:.2f} %"),
         ("exposed communication", si(float(timeline.exposed_s.mean()), "s") + " per device"),
-        ("fullest device", si(float(timeline.peak_bytes.max()), "B")),
+        ("peak of the fullest device", si(float(timeline.peak_bytes.max()), unit)),
         ("critical path", ", ".join(f"{what} {si(seconds, 's')}" for what, seconds in parts.items() if seconds)),
     ]
     return table(("", timeline.schedule.label), rows)

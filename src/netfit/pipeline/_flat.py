@@ -54,6 +54,11 @@ def flatten(schedule: Schedule) -> Flat:
     stage, microbatch, replica = (np.array([op[i] for op in ops], dtype=np.int64) for i in (1, 2, 3))
     device = np.repeat(np.arange(len(lengths)), lengths)
     stages, n = schedule.stages, schedule.microbatches
+    if stages * n > 1000 + 4 * len(ops):  # a typing error must not claim gigabytes
+        raise ConfigError(
+            f"{len(ops)} operations cannot be a table of {stages} stages and {n} microbatches, which needs at least "
+            f"{2 * stages * n}"
+        )
     limits = ((kind, len(KINDS)), (stage, stages), (microbatch, n), (replica, len(schedule.placement)))
     bad = np.any([(value < 0) | (value >= limit) for value, limit in limits], axis=0)
     bad[~bad] = np.array(schedule.placement)[replica[~bad], stage[~bad]] != device[~bad]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from netfit.errors import ConfigError
-
 from ._schedule import Op
 
 __all__ = ["list_schedule"]
@@ -63,11 +61,10 @@ def list_schedule(
             _, d, (backward, r, stage, j) = heapq.heappop(running)
             idle.add(d)
             if not backward:
-                offer((False, r, stage + 1, j) if stage + 1 < stages else (True, r, stage, j))
+                turns = stage + 1 == stages
+                offer((turns, r, stage if turns else stage + 1, j))
             elif stage:
                 offer((True, r, stage - 1, j))
             else:
                 admit(r)
-    if any(waiting):
-        raise ConfigError("list scheduling stopped with microbatches left")
     return rows

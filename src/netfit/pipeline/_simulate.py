@@ -79,6 +79,9 @@ class _Run:
         ]
         self.transfer, self.latency = (np.tile(a, steps).tolist() for a in messages(flat, costs, network))
         self.waits: list[float] = np.where(tile(flat.producer) < 0, 0.0, math.inf).tolist()  # arrival of the input
+        self.at = [0] * len(self.rows)  # next operation of each row
+        self.free = [0.0] * len(self.rows)  # infinity while an operation or a blocking send is under way
+        self.heap: list[tuple[float, int]] = []  # (end, operation) of those under way
         self.start, self.end = [math.nan] * (n * steps), [math.nan] * (n * steps)
         self.sent = [math.nan] * (n * steps)  # when the message an operation reads began to occupy its wire
 
@@ -93,30 +96,11 @@ class _Run:
         )  # fmt: skip
 
     def _play(self) -> None:
-        rows, device, duration, paired = self.rows, self.device, self.duration, self.paired
-        waits, start, end, consumer = self.waits, self.start, self.end, self.consumer
-        at = [0] * len(rows)  # next operation of each row
-        free: list[float] = [0.0] * len(rows)  # infinity while an operation or a blocking send is under way
-        pending, held, completing = [0] * len(rows), [0.0] * len(rows), [False] * len(rows)  # of blocking sends
-        heap: list[tuple[float, int]] = []
-        push, pop, blocking, source = heapq.heappush, heapq.heappop, self.network.send == "blocking", self.source
+        at, free, heap, device, paired, waits = self.at, self.free, self.heap, self.device, self.paired, self.waits
+        consumer, source, blocking = self.consumer, self.source, self.network.send == "blocking"
+        pending, held, completing = ([value] * len(at) for value in (0, 0.0, False))  # of blocking sends
         post = self._in_order() if self.network.recv == "in-order" else self._when_needed()
-
-        def launch(d: int) -> None:
-            if at[d] >= len(rows[d]) or free[d] == math.inf:
-                return
-            i = rows[d][at[d]]
-            begin = free[d] if free[d] >= waits[i] else waits[i]
-            if paired[i] and waits[i + 1] > begin:
-                begin = waits[i + 1]
-            if begin == math.inf:
-                return
-            start[i] = begin
-            end[i] = stop = begin + duration[i]
-            if paired[i]:
-                start[i + 1], end[i + 1] = begin, stop
-            free[d] = math.inf
-            push(heap, (stop, i))
+        launch = self._launcher()
 
         def deliver(reader: int) -> None:
             if blocking:
@@ -128,10 +112,10 @@ class _Run:
                     launch(sender)
             launch(device[reader])
 
-        for d in range(len(rows)):
+        for d in range(len(at)):
             launch(d)
         while heap:
-            now, i = pop(heap)
+            now, i = heapq.heappop(heap)
             d = device[i]
             at[d] += 2 if paired[i] else 1
             completing[d], held[d] = True, now
@@ -149,8 +133,31 @@ class _Run:
             if not pending[d]:
                 free[d] = held[d]
                 launch(d)
-        if any(a < len(row) for a, row in zip(at, rows, strict=True)):
+        if any(a < len(row) for a, row in zip(at, self.rows, strict=True)):
             raise self._blocked(at)
+
+    def _launcher(self) -> Callable[[int], None]:
+        """Start the next operation of a device, if the device is free and the operation's input on its way."""
+        rows, at, free, heap = self.rows, self.at, self.free, self.heap
+        waits, start, end, duration, paired = self.waits, self.start, self.end, self.duration, self.paired
+
+        def launch(d: int) -> None:
+            if at[d] >= len(rows[d]) or free[d] == math.inf:
+                return
+            i = rows[d][at[d]]
+            begin = free[d] if free[d] >= waits[i] else waits[i]
+            if paired[i] and waits[i + 1] > begin:
+                begin = waits[i + 1]
+            if begin == math.inf:
+                return
+            start[i] = begin
+            end[i] = stop = begin + duration[i]
+            if paired[i]:
+                start[i + 1], end[i + 1] = begin, stop
+            free[d] = math.inf
+            heapq.heappush(heap, (stop, i))
+
+        return launch
 
     def _when_needed(self) -> Callable[[int, float], Sequence[int]]:
         """Hand a message to its wire as soon as it is ready; returns the operations it arrives at."""
