@@ -137,7 +137,7 @@ class Peak(Target):
         Raises:
             UnsupportedLayerError: a model or a policy was given; trace the model first.
         """
-        if not isinstance(workload_or_model, Workload) or policy is not None:
+        if not isinstance(workload_or_model, Workload) or example_inputs or policy is not None:
             raise UnsupportedLayerError(f"{self._spec.name}: give a traced workload without a policy")
         assert self._spec.flops is not None and self._spec.bandwidth is not None  # true of every entry of DEVICES
         flops, bandwidth = self.arithmetic * self._spec.flops["bf16"], self.memory * self._spec.bandwidth["dram"]
