@@ -46,7 +46,8 @@ def compress(
     ] = None,
     trials: Annotated[Count, Parameter(help="Candidates of the search.")] = 60,
     sampler: Annotated[
-        Literal["auto", "tpe", "random", "uniform"], Parameter(help="auto is uniform, greedy, then TPE.")
+        Literal["auto", "tpe", "random", "uniform", "nsga2", "ddpg-prune", "ddpg-quantize", "ddpg-joint"],
+        Parameter(help="auto is uniform, greedy, then TPE; ddpg-... are Galen's agents."),
     ] = "auto",
     methods: Annotated[str, Parameter(help="What may be done, separated by commas.")] = "prune,quantize",
     epochs: Annotated[

@@ -16,6 +16,7 @@ from netfit.train import evaluate
 from netfit.workload import Workload, trace
 
 from ._cost import Cost, HostMeter, Meter
+from ._search import drawn_by
 from ._settings import Settings
 from ._space import Candidate, SearchSpace
 
@@ -79,7 +80,7 @@ def deployed(
         "yardstick": gauge.describe(),
         "layers": layers,
         "substituted": substituted,
-        **_trials(rows, job.goal * gauge.margin),
+        **_trials(rows, job.goal * gauge.margin, drawn_by(job.settings.sampler)),
         "chosen": chosen["number"],
         "history": _epochs(history),
         "sensitivity": _sensitivity(rows, space),
@@ -165,13 +166,13 @@ def _add_times(
                 row[key] = float(table.time_s[table.names.index(row["name"])])
 
 
-def _trials(rows: Sequence[Row], goal: float) -> dict[str, Any]:
+def _trials(rows: Sequence[Row], goal: float, sampler: str) -> dict[str, Any]:
     points = [[r.value or 0.0, r.constraints["latency"]] for r in rows]
     mask = list(pareto_mask(points, [True, False])) if points else []
     trials = [
         {
             "number": r.number,
-            "origin": r.note or "tpe",
+            "origin": r.note or sampler,
             "ratio": r.constraints["latency"] + goal,
             "score": r.value,
             "feasible": r.feasible,

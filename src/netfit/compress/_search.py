@@ -6,13 +6,13 @@
    only a seed: searching it to its optimum exploits its errors.
 3. `climb`: from the best candidate so far, one group a step wider, or one wider and another narrower, as long as the
    goal holds and the score rises.
-4. The sampler (TPE with the goal as a constraint, or random) for the rest of the trials.
+4. The sampler (TPE with the goal as a constraint, NSGA-II, random, or an agent) for the rest of the trials.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netfit.env import digest
 from netfit.errors import ConfigError, did_you_mean
@@ -22,12 +22,21 @@ from ._cost import Cost, Meter
 from ._evaluate import Evaluator
 from ._space import Candidate, SearchSpace
 
-__all__ = ["SAMPLERS", "Search"]
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
-SAMPLERS = ("auto", "tpe", "random", "uniform")
+__all__ = ["SAMPLERS", "Search", "drawn_by"]
+
+SAMPLERS = ("auto", "tpe", "random", "uniform", "nsga2", "ddpg-prune", "ddpg-quantize", "ddpg-joint")
+SENSED = 256  # images an agent's sensitivities are measured on
 BISECTIONS = 4
 CORRECTIONS = 3
 Progress = Callable[[dict[str, Any]], None]
+
+
+def drawn_by(sampler: str) -> str:
+    """What drew the trials that carry no note."""
+    return "tpe" if sampler == "auto" else sampler
 
 
 class Search:
@@ -40,6 +49,7 @@ class Search:
         goal: largest cost ratio allowed.
         folder: holds ``study.db`` and ``memo.db``; an interrupted search goes on from them.
         seed: of the sampler.
+        sampler: one of `SAMPLERS`; ``"ddpg-..."`` are Galen's agents, which keep their state in `folder`.
         identity: what else results depend on (the weights' digest, the data); a resumed search must agree.
         progress: called after each trial.
     """
@@ -66,10 +76,22 @@ class Search:
             folder,
             space=space.dimensions(),
             goal=Goal(constraints=("latency",)),
-            sampler="random" if sampler == "random" else "tpe",
+            sampler=self._sampler(folder, seed),
             seed=seed,
             fingerprint={"identity": self.identity, "goal": goal},
         )
+
+    def _sampler(self, folder: Path, seed: int) -> "str | BaseSampler":
+        if not self.sampler.startswith("ddpg-"):
+            return self.sampler if self.sampler in ("random", "nsga2") else "tpe"
+        from .agents import DdpgSampler, measure_damage
+
+        agent, evaluator = self.sampler.removeprefix("ddpg-"), self.evaluator
+        damage = self.memo.call(
+            [self.identity, "damage", agent],
+            lambda: measure_damage(evaluator.model, evaluator.calibration[:SENSED], self.space, agent),
+        )
+        return DdpgSampler(self.space, agent, damage, goal=self.goal, folder=folder, seed=seed)
 
     def run(self, trials: int) -> list[Row]:
         """Evaluate until the study holds `trials` finished trials; returns the complete ones."""
@@ -92,11 +114,13 @@ class Search:
         found = self.memo.call([self.identity, asdict(candidate)], measure)
         return float(found["score"]), Cost(**found["cost"])
 
-    def _evaluation(self, candidate: Candidate, origin: str = "sampler") -> Evaluation:
+    def _evaluation(self, candidate: Candidate, origin: str | None = None) -> Evaluation:
         score, cost = self.evaluate(candidate)
         if self.progress:
             done = sum(r.state == "complete" for r in self.study.trials()) + 1  # this one is stored next
-            self.progress({"trials": done, "score": score, "ratio": cost.ratio, "origin": origin})
+            self.progress(
+                {"trials": done, "score": score, "ratio": cost.ratio, "origin": origin or drawn_by(self.sampler)}
+            )
         return Evaluation(score, {"latency": cost.ratio - self.goal}, {"cost": asdict(cost)})
 
     def _add(self, candidate: Candidate, note: str) -> Evaluation:

@@ -11,7 +11,8 @@ class Settings:
 
     Attributes:
         trials: candidates to evaluate in the search.
-        sampler: ``"auto"`` (uniform, greedy, then TPE), ``"tpe"``, ``"random"`` or ``"uniform"``.
+        sampler: ``"auto"`` (uniform, greedy, then TPE), ``"tpe"``, ``"random"``, ``"uniform"``, ``"nsga2"``, or one of
+            Galen's agents: ``"ddpg-prune"``, ``"ddpg-quantize"``, ``"ddpg-joint"``.
         methods: ``"prune"``, ``"quantize"``, or both.
         epochs: of retraining; the model's own recipe when None.
         finalists: candidates that get a short retraining before one is chosen.
