@@ -9,5 +9,6 @@ from .surgery import load as load
 from .surgery import save as save
 from .surgery import sites as sites
 from .targets import HostCPU as HostCPU
+from .targets import SystolicArray as SystolicArray
 from .workload import Workload as Workload
 from .workload import trace as trace

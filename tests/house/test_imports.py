@@ -8,7 +8,7 @@ import sys
 import pytest
 
 HEAVY = ["numpy", "optuna", "sklearn", "torch", "tvm"]
-EXTRAS = ["openvino", "onnx", "onnxruntime", "onnxscript", "matplotlib", "ziglang", "onnx_ir"]
+EXTRAS = ["ortools", "soundfile", "openvino", "onnx", "onnxruntime", "onnxscript", "matplotlib", "ziglang", "onnx_ir"]
 
 SHOW_HEAVY = f"print(*sorted(set({HEAVY}) & set(sys.modules)), file=sys.stderr)"
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from netfit.deploy import Exported, Fidelity, export, open_session, verify
 from netfit.search import Row, pareto_mask
-from netfit.surgery import Policy, plain, save
+from netfit.surgery import Policy, Quantize, plain, save
 from netfit.train import evaluate
 from netfit.workload import Workload, trace
 
@@ -45,7 +45,8 @@ def deployed(
     x, y = job.test_set.tensors()
     example = (torch.zeros(1, *job.shape),)
     before, after = trace(base, *example), trace(plain(small), *example)
-    final: dict[str, Any] = {"accuracy": evaluate(small, x, y), **_size(small, after)}
+    final: dict[str, Any] = {"accuracy": evaluate(small, x, y), **_size(after)}
+    final["bytes"] = _stored_bytes(after, candidate)
     layers = _layers(space, candidate, before, after)
     substituted: list[dict[str, str]] = []
     if isinstance(gauge, HostMeter):
@@ -75,7 +76,7 @@ def deployed(
         "model": job.spec,
         "data": job.data,
         "goal": {"latency": job.goal, "max_drop": drop / 100 if (drop := job.settings.max_drop) is not None else None},
-        "base": {"accuracy": evaluate(base, x, y), "latency_s": gauge.describe()["latency_s"], **_size(base, before)},
+        "base": {"accuracy": evaluate(base, x, y), "latency_s": gauge.describe()["latency_s"], **_size(before)},
         "final": final,
         "yardstick": gauge.describe(),
         "layers": layers,
@@ -125,9 +126,17 @@ def _file_accuracy(path: Path, gauge: HostMeter, x: Any, y: Any) -> float:
     return right / len(x)
 
 
-def _size(model: nn.Module, workload: Workload) -> dict[str, int]:
+def _size(workload: Workload) -> dict[str, int]:
     totals = workload.totals()
     return {"macs": totals["macs"], "params": totals["params"], "bytes": totals["weight_bytes"]}
+
+
+def _stored_bytes(workload: Workload, candidate: Candidate) -> int:
+    """Bytes of all parameters when weights are stored at the bits of their layer."""
+    weights = {op.params["weight"].name: op.name for op in workload if op.name in candidate.precision}
+    bits = {w: Quantize.of(candidate.precision[n]).weight_bits for w, n in weights.items()}
+    params = {p.name: p for op in workload for p in op.params.values()}
+    return sum(p.numel * bits[n] // 8 if n in bits else p.bytes for n, p in params.items())
 
 
 def _layers(space: SearchSpace, candidate: Candidate, before: Workload, after: Workload) -> list[dict[str, Any]]:

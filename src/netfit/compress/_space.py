@@ -22,7 +22,6 @@ from ._prune import Prune
 __all__ = ["Candidate", "SearchSpace", "search_space"]
 
 METHODS = ("prune", "quantize")
-BITS = {"fp32": (32, 32), "bf16": (16, 16), "int8": (8, 8)}
 STEPS = 8  # channel counts offered for each group
 
 
@@ -32,7 +31,7 @@ class Candidate:
 
     Attributes:
         keep: channels kept of each prunable group.
-        precision: ``"fp32"``, ``"bf16"`` or ``"int8"`` of each layer.
+        precision: name on the precision ladder (``"fp32"``, ``"int8"``, ``"w4a4"`` ...) of each layer.
     """
 
     keep: Mapping[str, int]
@@ -93,8 +92,8 @@ class SearchSpace:
 
     def quantizers(self, candidate: Candidate) -> dict[tuple[str, int], Quantize]:
         """What to quantize, by call site."""
-        bits = {n: BITS[p] for n, p in candidate.precision.items() if p != "fp32"}
-        return {op.key: Quantize(*bits[op.name]) for op in self.workload if op.name in bits and op.params}
+        low = {n: Quantize.of(p) for n, p in candidate.precision.items() if p != "fp32"}
+        return {op.key: low[op.name] for op in self.workload if op.name in low and op.params}
 
     def policy(self, candidate: Candidate) -> Policy:
         """The candidate as a policy that `netfit.apply` understands: one entry for each layer that changes."""
@@ -104,7 +103,7 @@ class SearchSpace:
             if group is not None and candidate.keep[group.name] < group.size:
                 entries.setdefault(op.name, []).append(Prune(keep=candidate.keep[group.name]))
             if candidate.precision[op.name] != "fp32":
-                entries.setdefault(op.name, []).append(Quantize(*BITS[candidate.precision[op.name]]))
+                entries.setdefault(op.name, []).append(Quantize.of(candidate.precision[op.name]))
         return Policy(entries)
 
 
@@ -143,14 +142,14 @@ def search_space(
     precisions = {}
     for op in layers:
         free = "quantize" in methods and not any(fnmatchcase(op.name, p) for p in ignore)
-        precisions[op.name] = _ladder(target.precisions(op.kind)) if free else ("fp32",)
+        offered = target.precisions(op.kind)
+        precisions[op.name] = _ladder(offered) if free else offered[:1]
     return SearchSpace(plan, workload, steps, precisions)
 
 
 def _ladder(offered: Sequence[str]) -> tuple[str, ...]:
     """Precisions to choose from. OpenVINO 2026.4 does not compile most nets that mix bf16 and int8 layers."""
-    known = tuple(p for p in offered if p in BITS)
-    return tuple(p for p in known if p != "bf16") if "int8" in known else known
+    return tuple(p for p in offered if p != "bf16") if "int8" in offered else tuple(offered)
 
 
 def _steps(size: int, divisor: int, lanes: int) -> tuple[int, ...]:

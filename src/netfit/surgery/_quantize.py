@@ -5,6 +5,7 @@ plan names. A per-channel symmetric weight scale commutes with BatchNorm folding
 scores the very integers that are exported.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -65,6 +66,22 @@ class Quantize(Technique):
         """Name on the precision ladder: fp32, bf16, int8, or w<weight bits>a<activation bits>."""
         names = {(_FP32, _FP32): "fp32", (_BF16, _BF16): "bf16", (8, 8): "int8"}
         return names.get((self.weight_bits, self.act_bits), f"w{self.weight_bits}a{self.act_bits}")
+
+    @classmethod
+    def of(cls, precision: str) -> "Quantize":
+        """The technique behind a name on the precision ladder.
+
+        Raises:
+            ConfigError: no such precision.
+
+        >>> Quantize.of("w4a8")
+        Quantize(weight_bits=4, act_bits=8)
+        """
+        named = {"fp32": (_FP32, _FP32), "bf16": (_BF16, _BF16), "int8": (8, 8)}
+        found = re.fullmatch(r"w(\d+)a(\d+)", precision)
+        if precision not in named and found is None:
+            raise ConfigError(f"unknown precision {precision!r}: use fp32, bf16, int8 or w<bits>a<bits>")
+        return cls(*(named[precision] if found is None else (int(found[1]), int(found[2]))))
 
     @classmethod
     def rewrite(
