@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from netfit.compress._plan import ChannelGroup, ChannelPlan
 from netfit.compress._prune import Prune
 from netfit.compress._sensitivity import sensitivity
-from netfit.compress._space import BITS, Candidate, SearchSpace
+from netfit.compress._space import Candidate, SearchSpace
 from netfit.surgery import Quantize
 from netfit.workload import Op
 
@@ -50,7 +50,7 @@ def measure_damage(model: nn.Module, x: Tensor, space: SearchSpace, agent: str) 
         x,
         ChannelPlan(tuple(first.values())),
         fractions=kept,
-        precisions={n: [Quantize(*BITS["int8"])] for n in sites},
+        precisions={n: [Quantize()] for n in sites},
     )
     pruned = {(r.name, r.technique.keep): min(r.kl, NOT_ALLOWED) for r in rows if isinstance(r.technique, Prune)}
     return {
@@ -101,8 +101,8 @@ class Features:
         sizes = [[axis.kept(candidate.keep) for axis in pair] for pair in self._axes]
         full = [[axis.size for axis in pair] for pair in self._axes]
         macs = [m * prod(s) / prod(f) for m, s, f in zip(self._macs, sizes, full, strict=True)]
-        bits = [BITS[candidate.precision[layer.name]] for layer in self.layers]
-        bops = [m * w * a for m, (w, a) in zip(macs, bits, strict=True)]
+        low = [Quantize.of(candidate.precision[layer.name]) for layer in self.layers]
+        bops = [m * q.weight_bits * q.act_bits for m, q in zip(macs, low, strict=True)]
         shape = [*sizes[index], *_window(op)]
         prune = self.damage["prune"].get(op.name, [NOT_ALLOWED] * SAMPLES)
         # The samples of Galen's bit-serial method stay at "not allowed", as in its nets that cannot run it.
