@@ -50,7 +50,7 @@ def measure_damage(model: nn.Module, x: Tensor, space: SearchSpace, agent: str) 
         x,
         ChannelPlan(tuple(first.values())),
         fractions=kept,
-        precisions={n: [Quantize()] for n in sites},
+        precisions={n: [Quantize.of("int8")] for n in sites},
     )
     pruned = {(r.name, r.technique.keep): min(r.kl, NOT_ALLOWED) for r in rows if isinstance(r.technique, Prune)}
     return {
