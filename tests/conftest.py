@@ -1,6 +1,7 @@
 """Fixtures of the whole suite: one thread for torch, and the data sets of $NETFIT_DATA or a skip."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,9 @@ from netfit.errors import DataNotFound
 
 # Read when torch is first imported, so that a test that imports it late runs on one thread too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A suite started in the background by a shell inherits "ignore": no interrupt could be tested, here or in children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Wall clock is no property of the code: a shared machine must not fail an example for being slow.
 settings.register_profile("netfit", deadline=None, derandomize=True, print_blob=True)

@@ -101,6 +101,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = sorted(set(known))
     near = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
     if near:
+        likeness = {n: difflib.SequenceMatcher(None, n, word).ratio() for n in near}
+        near = [n for n in near if likeness[n] > likeness[near[0]] - 0.15]  # not far behind the nearest
         return "did you mean " + " or ".join(repr(n) for n in near) + "?"
     return "known: " + ", ".join(names) if names else "nothing is known by that kind of name"
 

@@ -100,7 +100,6 @@ def test_several_drivers_share_a_study(tmp_path: Path, name: str) -> None:
         d.join()
     assert [d.exitcode for d in drivers] == [0, 0, 0]
     rows = Study(tmp_path / name, space=SPACE, goal=GOAL, sampler="random", seed=11).trials()
-    assert len({int(pid) for pid in (tmp_path / "log").read_text().split()}) == 3
     assert {r.state for r in rows} == {"complete"}
     assert 20 <= len(rows) <= 22  # each driver may have begun one when the last was due
     assert len({r.seed for r in rows}) == len(rows)

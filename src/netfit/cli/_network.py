@@ -90,9 +90,4 @@ def stored_bytes(model: nn.Module, workload: Workload) -> int:
     """Bytes of all parameters at the precision the policy keeps them in; shared ones count once."""
     state = Quantization.of(model)
     bits = {} if state is None else {key[0]: n for key, n in state.plan.layers.items()} | dict.fromkeys(state.bf16, 16)
-    found: dict[str, float] = {}
-    for op in workload:
-        for role, tensor in op.params.items():
-            low = bits.get(op.name) if role == "weight" else None
-            found.setdefault(tensor.name, tensor.bytes if low is None else tensor.numel * low / 8)
-    return round(sum(found.values()))
+    return workload.stored_bytes(bits)

@@ -46,7 +46,7 @@ def deployed(
     example = (torch.zeros(1, *job.shape),)
     before, after = trace(base, *example), trace(plain(small), *example)
     final: dict[str, Any] = {"accuracy": evaluate(small, x, y), **_size(after)}
-    final["bytes"] = _stored_bytes(after, candidate)
+    final["bytes"] = after.stored_bytes({n: Quantize.of(p).weight_bits for n, p in candidate.precision.items()})
     layers = _layers(space, candidate, before, after)
     substituted: list[dict[str, str]] = []
     if isinstance(gauge, HostMeter):
@@ -129,14 +129,6 @@ def _file_accuracy(path: Path, gauge: HostMeter, x: Any, y: Any) -> float:
 def _size(workload: Workload) -> dict[str, int]:
     totals = workload.totals()
     return {"macs": totals["macs"], "params": totals["params"], "bytes": totals["weight_bytes"]}
-
-
-def _stored_bytes(workload: Workload, candidate: Candidate) -> int:
-    """Bytes of all parameters when weights are stored at the bits of their layer."""
-    weights = {op.params["weight"].name: op.name for op in workload if op.name in candidate.precision}
-    bits = {w: Quantize.of(candidate.precision[n]).weight_bits for w, n in weights.items()}
-    params = {p.name: p for op in workload for p in op.params.values()}
-    return sum(p.numel * bits[n] // 8 if n in bits else p.bytes for n, p in params.items())
 
 
 def _layers(space: SearchSpace, candidate: Candidate, before: Workload, after: Workload) -> list[dict[str, Any]]:

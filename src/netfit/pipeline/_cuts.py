@@ -131,7 +131,7 @@ def _kept(ops: Sequence[Op]) -> float:
 
 def _weights(ops: Sequence[Op]) -> tuple[float, float]:
     """Bytes of weights and of Adam's state; tied weights count once per stage."""
-    weights = {p.name: p for op in ops for p in op.params.values()}
+    weights = {p.name: p for op in ops for p in op.trained}
     state = sum(p.numel * (_MOMENTS + (_MASTER if p.bytes < 4 * p.numel else 0)) for p in weights.values())
     return float(sum(p.bytes for p in weights.values())), float(state)
 

@@ -67,8 +67,13 @@ class Op:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all parameters the operator reads."""
-        return sum(p.bytes for p in self.params.values())
+        """Bytes of the operator's trained parameters; running statistics are folded away before deployment."""
+        return sum(p.bytes for p in self.trained)
+
+    @property
+    def trained(self) -> list[TensorSpec]:
+        """Parameters without the running statistics of normalisation."""
+        return [p for role, p in self.params.items() if not role.startswith("running_")]
 
     @property
     def act_bytes(self) -> int:
@@ -118,7 +123,7 @@ class Workload(Sequence[Op]):
 
     def totals(self) -> dict[str, int]:
         """Operators, MACs, parameters and bytes of the whole network; shared weights count once."""
-        params = {p.name: p for op in self.ops for role, p in op.params.items() if not role.startswith("running_")}
+        params = {p.name: p for op in self.ops for p in op.trained}
         return {
             "operators": len(self.ops),
             "macs": sum(op.macs for op in self.ops),
@@ -126,6 +131,20 @@ class Workload(Sequence[Op]):
             "weight_bytes": sum(p.bytes for p in params.values()),
             "act_bytes": sum(op.act_bytes for op in self.ops),
         }
+
+    def stored_bytes(self, weight_bits: Mapping[str, int]) -> int:
+        """Bytes of all trained parameters when the weights of some layers take fewer bits; shared ones count once.
+
+        Args:
+            weight_bits: bits of one weight, by layer name.
+        """
+        found: dict[str, int] = {}
+        for op in self.ops:
+            for role, p in op.params.items():
+                low = weight_bits.get(op.name) if role == "weight" else None
+                if p in op.trained:
+                    found.setdefault(p.name, p.bytes if low is None else -(-p.numel * low // 8))
+        return sum(found.values())
 
     def table(self) -> list[dict[str, Any]]:
         """One plain row per operator, ready to print or to write as JSON."""
@@ -136,7 +155,7 @@ class Workload(Sequence[Op]):
                 "kind": op.kind,
                 "output": "x".join(map(str, op.outputs[0].shape)) if op.outputs else "",
                 "macs": op.macs,
-                "params": sum(p.numel for role, p in op.params.items() if not role.startswith("running_")),
+                "params": sum(p.numel for p in op.trained),
                 "weight_bytes": op.weight_bytes,
                 "act_bytes": op.act_bytes,
             }
