@@ -4,7 +4,7 @@ Every stage leaves its result in the run directory, so a killed job goes on wher
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,12 @@ from ._retrain import retrain
 from ._search import Search
 from ._settings import Settings
 from ._space import Candidate, SearchSpace, search_space
+from ._steps import useful_steps
 
 __all__ = ["Settings", "compress"]
 
 HELD_OUT, SCORED, CALIBRATION = 5000, 1000, 768
+TIMED = 8  # inputs to build a network from that is only timed
 AGREEMENT = 0.9  # of the most likely class on a few inputs; rounding alone stays far above
 Progress = Callable[[str, dict[str, Any]], None]
 
@@ -108,6 +110,7 @@ class _Job:
         gauge = self._meter(base, example)
         calibration = self.train_set.tensors(range(min(CALIBRATION, len(self.train_set))))[0]
         scored = (self.held[0][:SCORED], self.held[1][:SCORED])
+        space = self._stepped(space, base, gauge, calibration)
         evaluator = Evaluator(base, space, calibration, scored)
         rows = self._search(space, evaluator, gauge)
         chosen, met = self._choose(rows, space, evaluator)
@@ -156,6 +159,14 @@ class _Job:
     def _meter(self, base: nn.Module, example: tuple[Tensor, ...]) -> Meter:
         self.progress("measure", {})
         return meter(self.target, base, example)
+
+    def _stepped(self, space: SearchSpace, base: nn.Module, gauge: Meter, calibration: Tensor) -> SearchSpace:
+        """The space with the channel counts that pay, where the target is a clock and not a formula."""
+        if self.target.kind != "measured" or "prune" not in self.settings.methods:
+            return space
+        timed = Evaluator(base, space, calibration[:TIMED], self.held)
+        found = self.run.stage("steps", lambda: useful_steps(space, timed, gauge))
+        return replace(space, steps={group: tuple(steps) for group, steps in found.items()})
 
     def _search(self, space: SearchSpace, evaluator: Evaluator, gauge: Meter) -> list[Row]:
         search = Search(
