@@ -110,6 +110,17 @@ def test_too_much_accuracy_lost_fails_with_the_best_kept(user_net, tmp_path):
     assert (tmp_path / "run" / "result.json").exists()
 
 
+def test_a_saved_network_is_retrained_by_the_recipe_of_its_original(tmp_path):
+    from netfit.compress._job import _recipe
+    from netfit.models import build, recipe
+    from netfit.surgery import save
+
+    save(build("digits-cnn"), tmp_path / "net", spec="digits-cnn", example_inputs=[torch.zeros(1, 1, 8, 8)])
+    assert _recipe(str(tmp_path / "net")) == recipe("digits-cnn") == _recipe("digits-cnn")
+    save(nn.Linear(4, 3), tmp_path / "own", spec="mine.py:Net", example_inputs=[torch.zeros(1, 4)])
+    assert _recipe(str(tmp_path / "own")) == recipe("mine.py:Net")
+
+
 @pytest.mark.parametrize("goal", [0, -1, 1.5])
 def test_goals_that_are_no_fraction(user_net, tmp_path, goal):
     with pytest.raises(ConfigError, match="latency must be a fraction"):

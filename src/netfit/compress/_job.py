@@ -91,7 +91,7 @@ class _Job:
         datasets.check_disjoint(self.train_set, held)
         self.held = held.tensors()
         self.classes, self.shape = len(self.train_set.classes), self.train_set.shape
-        self.recipe: Recipe = recipe(spec) if not Path(spec).is_dir() else recipe("user:artifact")
+        self.recipe = _recipe(spec)
         self.epochs = settings.epochs or self.recipe.epochs
 
     def _split(self, data: str) -> tuple[datasets.Dataset, datasets.Dataset]:
@@ -251,3 +251,8 @@ class _Job:
                 f"latency goal met at {final['ratio']:.3f} but {lost:.2f} points of accuracy lost, more than {drop:g}; "
                 f"the best found is kept in {self.run.path}"
             )
+
+
+def _recipe(spec: str) -> Recipe:
+    """Training arguments of a model; those of the network it was made from for a saved one."""
+    return recipe(str(read_artifact(spec).meta.get("spec", ":")) if Path(spec).is_dir() else spec)
