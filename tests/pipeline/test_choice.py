@@ -1,6 +1,8 @@
 """Comparison, proofs, replay on real processes, and the commands."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -189,3 +191,21 @@ def test_commands_refuse_bad_input_with_status_2(capsys, words, said):
     assert main(["pipeline", *words]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+INTERRUPTED = """
+import os, signal, time
+from netfit.pipeline import StageCosts, optimize
+signal.signal(signal.SIGINT, signal.default_int_handler)
+optimize(4, 8, StageCosts.uniform(4), activation_limit=3, time_limit_s=2)
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+except KeyboardInterrupt:
+    raise SystemExit(7)
+"""
+
+
+def test_the_solver_leaves_interrupts_alone():
+    """CP-SAT's own SIGINT handler would leave the system's default behind: Ctrl-C would then kill without clean-up."""
+    assert subprocess.run([sys.executable, "-c", INTERRUPTED], check=False).returncode == 7

@@ -83,6 +83,8 @@ def _solved(
     solver.parameters.max_time_in_seconds = time_limit_s
     solver.parameters.num_workers = min(os.cpu_count() or 1, 8)
     solver.parameters.random_seed = seed
+    # Its own handler would leave SIGINT at the system's default, and Ctrl-C would kill the caller without clean-up.
+    solver.parameters.catch_sigint_signal = False
     status = solver.solve(model.model)
     if status == cp.INFEASIBLE:
         raise ConfigError(
