@@ -90,6 +90,13 @@ def _drive(store: Path, log: Path, n_jobs: int) -> None:
     study.run(Pids(log, interrupt=False), 20, n_jobs=n_jobs)
 
 
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_workers_end_with_a_killed_driver(tmp_path: Path) -> None:
     log = tmp_path / "log"
     driver = multiprocessing.get_context("fork").Process(target=_drive, args=(tmp_path / "s.log", log, 2))
@@ -99,7 +106,8 @@ def test_workers_end_with_a_killed_driver(tmp_path: Path) -> None:
     driver.kill()
     driver.join()
     workers = [int(pid) for pid in log.read_text().split()]
-    while any(psutil.pid_exists(w) and psutil.Process(w).status() != "zombie" for w in workers):
+    assert workers
+    while any(map(_lives, workers)):
         time.sleep(0.01)  # ends with the test's own time limit when they do not
 
 

@@ -59,7 +59,7 @@ def deployed(
             "accuracy_deployed": _file_accuracy(exported.path, gauge, x.numpy(), y.numpy()),
             "agreement": fidelity.agreement,
             "bytes": exported.path.stat().st_size,
-            "peak_bytes": job.target.peak_memory(exported.path).peak_bytes,  # type: ignore[attr-defined]
+            "peak_bytes": gauge.target.peak_memory(exported.path).peak_bytes,
         }
         _add_times(layers, base, example, gauge, exported, substituted, Path(job.run.path))
     else:
