@@ -1,6 +1,6 @@
 # `make` lists the targets. Needs python3.11 (with venv), pip and make; everything else is installed into .venv.
 PY ?= python3.11
-EXTRAS ?= dev,export,report,pipeline,speech,cc
+EXTRAS ?= dev,export,report,pipeline,gpu,gpu-data,speech,cc
 BIN := .venv/bin
 # uv does not read pip's settings. A wheel folder known to pip may hold the CPU build of torch; without one, uv
 # takes the torch family from PyTorch's CPU index. Neither way can pull a CUDA wheel.

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks._common import record
 
 RUN = Path(os.environ.get("NETFIT_CIFAR_RUN", "runs/cifar10"))
-COMMAND = "compress resnet20 --data cifar10 --target host --latency 0.25 --epochs 12"
+COMMAND = "compress resnet20 --data cifar10 --target host --latency 0.25 --epochs 20"
 
 
 def main() -> None:
