@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from netfit.errors import ConfigError, UnsupportedLayerError
-from netfit.surgery import Policy, Quantize, Site, sites
+from netfit.surgery import CallHook, Policy, Quantize, Site, install, sites
 
 NET = [
     Site("input", 0, "input", (1, 3, 8, 8)),
@@ -136,3 +136,13 @@ def test_sites_cover_functional_calls_and_leave_the_model_alone():
 def test_sites_of_a_model_that_does_not_run():
     with pytest.raises(ConfigError, match=r"Linear does not run on inputs of shape \(2, 5\)"):
         sites(nn.Linear(4, 4), torch.randn(2, 5))
+
+
+def test_several_hooks_at_the_input_act_one_after_the_other():
+    class Add(CallHook):
+        def after(self, result):
+            return result + 1
+
+    net = nn.Identity()
+    install(net, {("input", None): Add(), ("input", 0): [Add(), Add()]})
+    assert net(torch.zeros(2)).tolist() == [3.0, 3.0]

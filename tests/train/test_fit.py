@@ -84,9 +84,10 @@ def test_same_seed_same_weights_and_the_callers_random_state_is_kept(samples):
     assert same(runs[0], runs[1]) and not same(runs[0], runs[2])
 
 
-@pytest.mark.parametrize("killed_at", [1, 3])
-def test_killed_fit_resumes_to_the_same_bits(samples, tmp_path, killed_at):
+@pytest.mark.parametrize(("killed_at", "optimizer"), [(1, "sgd"), (3, "sgd"), (2, "adam")])
+def test_killed_fit_resumes_to_the_same_bits(samples, tmp_path, killed_at, optimizer):
     keywords = ARGUMENTS | {"augment": "crop-flip", "teacher": net(1).eval(), "validation": samples}
+    keywords["optimizer"] = optimizer
     whole = net()
     expected = fit(whole, samples, **keywords)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from netfit.errors import ConfigError
 from netfit.train import AUGMENTATIONS, evaluate, logits, recalibrate
-from netfit.train._optimizer import one_cycle, sgd
+from netfit.train._optimizer import one_cycle, optimizer_of
 
 
 @pytest.mark.parametrize("steps", [10, 37, 400])
@@ -29,7 +29,7 @@ def test_schedule_is_positive_and_below_the_peak_for_any_length(steps, draw):
 
 def test_only_matrices_and_kernels_decay():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2, bias=False))
-    decay, none = sgd(model, 0.1).param_groups
+    decay, none = optimizer_of("sgd", model, 0.1).param_groups
     assert {p.dim() for p in decay["params"]} == {2, 4} and decay["weight_decay"] == 0.1
     assert {p.dim() for p in none["params"]} == {1} and none["weight_decay"] == 0
 

@@ -66,9 +66,9 @@ class Hooks(nn.Module):
 
     def _enter(self, model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         changed = list(args)
-        for i, x in enumerate(args):
+        for i in range(len(args)):
             for hook in self.find("input", i):
-                changed[i] = hook.after(x)
+                changed[i] = hook.after(changed[i])
         self._mode = CallSites(model, self._handle)
         self._mode.__enter__()
         self._mode.open_root()

@@ -1,4 +1,4 @@
-"""A fit's state between two epochs on disk: model, momentum and the record so far.
+"""A fit's state between two epochs on disk: model, optimizer and the record so far.
 
 Random state is not kept: every epoch derives its generators from (seed, epoch), so the epoch number is enough.
 """
@@ -14,6 +14,7 @@ from netfit.errors import ArtifactError, ConfigError
 from netfit.io import Artifact, read_artifact, write_artifact
 
 KIND = "fit checkpoint"
+STATE = {"momentum": "momentum_buffer", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "step": "step"}
 
 
 def save_checkpoint(
@@ -26,9 +27,9 @@ def save_checkpoint(
     """Write the state after ``len(records)`` epochs; a killed write leaves the previous one."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     for i, parameter in enumerate(_parameters(optimizer)):
-        momentum = optimizer.state[parameter].get("momentum_buffer")
-        if momentum is not None:
-            tensors[f"momentum/{i}"] = momentum
+        for stem, name in STATE.items():
+            if (value := optimizer.state[parameter].get(name)) is not None:
+                tensors[f"{stem}/{i}"] = value
     write_artifact(path, {"kind": KIND, "arguments": dict(arguments), "records": records}, tensors)
 
 
@@ -45,10 +46,10 @@ def read_checkpoint(path: Path, arguments: Mapping[str, Any]) -> Artifact | None
     if saved.meta.get("kind") != KIND:
         raise ArtifactError(f"{path} is not a fit checkpoint; give another path")
     old = saved.meta["arguments"]
-    for name, value in arguments.items():
-        if old.get(name) != value:
+    for name in sorted(old.keys() | arguments.keys()):
+        if old.get(name) != arguments.get(name):
             raise ConfigError(
-                f"checkpoint {path} was made with {name}={old.get(name)!r}, now {value!r}; "
+                f"checkpoint {path} was made with {name}={old.get(name)!r}, now {arguments.get(name)!r}; "
                 "use the old value or another checkpoint path"
             )
     return saved
@@ -67,9 +68,11 @@ def load_checkpoint(saved: Artifact, model: nn.Module, optimizer: torch.optim.Op
         first = (str(e).splitlines()[1:] or [str(e)])[0].strip()
         raise ConfigError(f"checkpoint {saved.path} belongs to another model: {first}") from e
     for i, parameter in enumerate(_parameters(optimizer)):
-        momentum = saved.tensors.get(f"momentum/{i}")
-        if momentum is not None:
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+        for stem, name in STATE.items():
+            value = saved.tensors.get(f"{stem}/{i}")
+            if value is not None:  # in the parameter's own memory layout
+                like = parameter if value.shape == parameter.shape else value
+                optimizer.state[parameter][name] = torch.empty_like(like).copy_(value)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -19,7 +19,7 @@ from ._augment import Augment, augmentation
 from ._check import check_fits, check_numbers
 from ._checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from ._evaluate import evaluate, modes
-from ._optimizer import one_cycle, sgd
+from ._optimizer import one_cycle, optimizer_of
 from ._precision import autocast, memory_format, resolve_precision
 
 DISTILLATION_TEMPERATURE = 4.0
@@ -83,6 +83,7 @@ def fit(
     batch_size: int,
     weight_decay: float,
     seed: int,
+    optimizer: str = "sgd",
     augment: str | Augment | None = None,
     teacher: nn.Module | None = None,
     validation: tuple[Tensor, Tensor] | None = None,
@@ -91,7 +92,7 @@ def fit(
     progress: Progress | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> History:
-    """Train a classifier in place with SGD, Nesterov momentum 0.9 and a one-cycle learning rate.
+    """Train a classifier in place under a one-cycle learning rate.
 
     The result depends on the arguments and the seed only, not on having been killed and resumed. Frozen
     parameters stay as they are. The model is left in evaluation mode.
@@ -104,6 +105,7 @@ def fit(
         batch_size: samples a step.
         weight_decay: L2 penalty on matrices and kernels.
         seed: of shuffling, augmentation and dropout.
+        optimizer: ``"sgd"`` with Nesterov momentum 0.9, or ``"adam"``.
         augment: ``"crop"``, ``"crop-flip"``, or a function of (batch, generator).
         teacher: adds distillation: half the loss is the cross entropy with the labels, half is T^2 KL(teacher ||
             model) at temperature T = 4. "Distilling the knowledge in a neural network", 2015.
@@ -131,10 +133,10 @@ def fit(
     with memory_format(model, x) as layout, torch.random.fork_rng(devices=[]), listening:
         check_fits(model, x, y, teacher)
         job = Job(
-            model, teacher, sgd(model, weight_decay), x, y, augmentation(augment, x), epochs,
+            model, teacher, optimizer_of(optimizer, model, weight_decay), x, y, augmentation(augment, x), epochs,
             min(batch_size, len(x)), lr, seed, precision, layout, validation, progress, on_epoch,
         )  # fmt: skip
-        arguments = _arguments(job, weight_decay)
+        arguments = _arguments(job, weight_decay, optimizer)
         records = _resume(job, Path(checkpoint), arguments) if checkpoint else []
         for epoch in range(len(records), epochs):
             records.append(_epoch(job, epoch))
@@ -233,7 +235,7 @@ def _resume(job: Job, path: Path, arguments: dict[str, Any]) -> list[dict[str, A
     return records
 
 
-def _arguments(job: Job, weight_decay: float) -> dict[str, Any]:
+def _arguments(job: Job, weight_decay: float, optimizer: str) -> dict[str, Any]:
     """What a resumed fit must share with the killed one for the result to be the same."""
     name = getattr(job.augment, "__name__", None) or (job.augment and type(job.augment).__name__)
     return {
@@ -246,4 +248,5 @@ def _arguments(job: Job, weight_decay: float) -> dict[str, Any]:
         "teacher": job.teacher is not None,
         "samples": len(job.x),
         "precision": job.precision,
+        **({} if optimizer == "sgd" else {"optimizer": optimizer}),  # checkpoints of before there was a choice
     }

@@ -1,26 +1,29 @@
-"""Stochastic gradient descent with Nesterov momentum under the one-cycle schedule."""
+"""The two optimizers, and the one-cycle schedule they run under."""
 
 import math
 
 import torch
 from torch import nn
 
-from netfit.errors import ConfigError
+from netfit.errors import ConfigError, did_you_mean
 
+OPTIMIZERS = ("sgd", "adam")
 MOMENTUM = 0.9
 WARM_UP = 0.3  # share of all steps in which the rate rises
 START, END = 1 / 25, 1 / 25e4  # first and last rate, as parts of the peak
 
 
-def sgd(model: nn.Module, weight_decay: float) -> torch.optim.SGD:
-    """Optimizer over the parameters that are not frozen; only matrices and kernels decay.
+def optimizer_of(name: str, model: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum or Adam over the parameters that are not frozen; only matrices and kernels decay.
 
     Decay of biases, normalisation scales and learned quantizer steps would pull them to 0, which is no prior
     anyone holds for them.
 
     Raises:
-        ConfigError: every parameter is frozen.
+        ConfigError: unknown name, or every parameter is frozen.
     """
+    if name not in OPTIMIZERS:
+        raise ConfigError(f"unknown optimizer {name!r}; {did_you_mean(name, OPTIMIZERS)}")
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
         raise ConfigError("the model has no parameter to train: every one has requires_grad=False")
@@ -28,7 +31,10 @@ def sgd(model: nn.Module, weight_decay: float) -> torch.optim.SGD:
         {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD([g for g in groups if g["params"]], lr=0.0, momentum=MOMENTUM, nesterov=True)
+    used = [g for g in groups if g["params"]]
+    if name == "adam":
+        return torch.optim.Adam(used, lr=0.0)
+    return torch.optim.SGD(used, lr=0.0, momentum=MOMENTUM, nesterov=True)
 
 
 def one_cycle(step: int, steps: int, peak: float) -> float:
