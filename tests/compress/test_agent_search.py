@@ -12,7 +12,7 @@ from netfit.compress.agents import DdpgSampler
 from netfit.errors import ConfigError
 from netfit.search import Evaluation, Goal, Study
 
-from .test_job import BitOps, Small
+from .toys import BitOps, Small
 
 GOAL, WIDTH, DEPTH = 0.12, 16, 6
 

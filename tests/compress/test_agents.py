@@ -16,7 +16,7 @@ from netfit.compress.agents._actions import channels, precision, representative_
 from netfit.compress.agents._ddpg import Ddpg, noisy
 from netfit.compress.agents._replay import Normaliser, Replay
 
-from .test_job import BitOps
+from .toys import BitOps
 
 
 class Three(nn.Module):

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,8 +12,8 @@ from netfit.compress._evaluate import Evaluator
 from netfit.errors import ConfigError, JobError
 from netfit.runs import Run
 from netfit.surgery import Policy, Quantization, apply, load, plain
-from netfit.targets import CostTable, DeviceSpec, Target
-from netfit.workload import trace
+
+from .toys import BitOps, Small
 
 USER_NET = """
 import torch
@@ -36,26 +35,6 @@ class Net(nn.Module):
         x = F.relu(self.c(x) + x)
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
 """
-
-
-class BitOps(Target):
-    """Multiply-accumulates weighted by the bits of the layer."""
-
-    kind = "bounded"
-    spec = DeviceSpec("bit operations")
-
-    def fingerprint(self):
-        return {"target": "bitops"}
-
-    def precisions(self, kind):
-        return ("fp32", "int8")
-
-    def cost(self, workload_or_model, *example_inputs, policy=None):
-        asked = Quantization.of(workload_or_model)
-        bits = asked.asked() if asked else {}
-        ops = list(trace(plain(workload_or_model), *example_inputs))
-        time = np.array([op.macs * (0.25 if bits.get(op.name) == "int8" else 1.0) for op in ops])
-        return CostTable(tuple(o.name for o in ops), tuple(o.kind for o in ops), time, source="counted")
 
 
 @pytest.fixture
@@ -133,15 +112,6 @@ def test_wrong_number_of_classes_is_named(tmp_path):
     )
     with pytest.raises(ConfigError, match="returns 7 values a sample, digits has 10 classes"):
         job(f"{tmp_path / 'seven.py'}:Net", tmp_path / "run", 0.5)
-
-
-class Small(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a, self.b, self.fc = nn.Linear(6, 16), nn.Linear(16, 8), nn.Linear(8, 3)
-
-    def forward(self, x):
-        return self.fc(torch.relu(self.b(torch.relu(self.a(x)))))
 
 
 @pytest.fixture

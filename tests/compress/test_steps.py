@@ -13,7 +13,7 @@ from netfit.compress._steps import LEAST_SAVING, useful_steps
 from netfit.models import build
 from netfit.runs import Run
 
-from .test_job import USER_NET, BitOps
+from .toys import USER_NET, BitOps
 
 
 class Clock:

@@ -7,6 +7,9 @@
 3. `climb`: from the best candidate so far, one group a step wider, or one wider and another narrower, as long as the
    goal holds and the score rises.
 4. The sampler (TPE with the goal as a constraint, NSGA-II, random, or an agent) for the rest of the trials.
+
+Where a sampler ranks candidates that miss the goal by how far they miss it (TPE, NSGA-II), those that are hopeless by
+the predictor are told to it with their predicted cost, and neither built nor measured nor counted.
 """
 
 from collections.abc import Callable
@@ -16,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from netfit.env import digest
 from netfit.errors import ConfigError, did_you_mean
-from netfit.search import Evaluation, Goal, Memo, Row, Study, greedy
+from netfit.search import Evaluation, Goal, Memo, Row, Study, Trial, greedy
 
 from ._cost import Cost, Meter
 from ._evaluate import Evaluator
+from ._predict import Guess, Predictor, quality
 from ._space import Candidate, SearchSpace
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["SAMPLERS", "Search", "drawn_by"]
 
 SAMPLERS = ("auto", "tpe", "random", "uniform", "nsga2", "ddpg-prune", "ddpg-quantize", "ddpg-joint")
+SKIPPING = ("auto", "tpe", "nsga2")
 SENSED = 256  # images an agent's sensitivities are measured on
 BISECTIONS = 4
 CORRECTIONS = 3
@@ -71,6 +76,7 @@ class Search:
             raise ConfigError(f"unknown sampler {sampler!r}: {did_you_mean(sampler, SAMPLERS)}")
         self.space, self.evaluator, self.meter, self.goal = space, evaluator, meter, goal
         self.sampler, self.progress, self.identity = sampler, progress, digest(identity)
+        self.predictor = Predictor(space)
         self.memo = Memo(folder / "memo.db")
         self.study = Study(
             folder,
@@ -94,15 +100,45 @@ class Search:
         return DdpgSampler(self.space, agent, damage, goal=self.goal, folder=folder, seed=seed)
 
     def run(self, trials: int) -> list[Row]:
-        """Evaluate until the study holds `trials` finished trials; returns the complete ones."""
+        """Evaluate until the study holds `trials` evaluated trials; returns the complete ones."""
         if self.sampler in ("auto", "uniform"):
             self._uniform()
         if self.sampler == "auto":
             self._greedy()
             self._climb(trials)
         if self.sampler != "uniform":
-            self.study.run(lambda trial: self._evaluation(self.space.candidate(trial.params)), trials)
-        return [r for r in self.study.trials() if r.state == "complete"]
+            self._sample(trials)
+        return self._measured()
+
+    def prediction(self) -> dict[str, Any]:
+        """What the predictor saved, and how good its guesses were: ``skipped``, ``guessed``, ``mape``, ``spearman``."""
+        return quality(self._measured(), self._skipped())
+
+    def _measured(self) -> list[Row]:
+        return [r for r in self.study.trials() if r.state == "complete" and "cost" in r.attrs]
+
+    def _skipped(self) -> int:
+        return sum(r.state == "complete" and "cost" not in r.attrs for r in self.study.trials())
+
+    def _sample(self, trials: int) -> None:
+        """Let the sampler draw until `trials` are evaluated; skipped ones cost nothing and at most double the draws."""
+        aim = trials
+        while True:
+            self.study.run(self._drawn, aim)
+            wanted = min(trials + self._skipped(), 2 * trials)
+            if wanted <= aim:
+                return
+            aim = wanted
+
+    def _drawn(self, trial: Trial) -> Evaluation:
+        candidate = self.space.candidate(trial.params)
+        guess = self._guess(candidate)
+        if guess is not None and guess.least > self.goal and self.sampler in SKIPPING:
+            return Evaluation(0.0, {"latency": guess.ratio - self.goal}, {"guess": guess.ratio})
+        return self._evaluation(candidate, guess=guess)
+
+    def _guess(self, candidate: Candidate) -> Guess | None:
+        return self.predictor.guess(candidate, self._measured())
 
     def evaluate(self, candidate: Candidate) -> tuple[float, Cost]:
         """Score and cost of a candidate, paid for once."""
@@ -114,17 +150,18 @@ class Search:
         found = self.memo.call([self.identity, asdict(candidate)], measure)
         return float(found["score"]), Cost(**found["cost"])
 
-    def _evaluation(self, candidate: Candidate, origin: str | None = None) -> Evaluation:
+    def _evaluation(self, candidate: Candidate, origin: str | None = None, guess: Guess | None = None) -> Evaluation:
         score, cost = self.evaluate(candidate)
         if self.progress:
-            done = sum(r.state == "complete" for r in self.study.trials()) + 1  # this one is stored next
+            done = len(self._measured()) + 1  # this one is stored next
             self.progress(
                 {"trials": done, "score": score, "ratio": cost.ratio, "origin": origin or drawn_by(self.sampler)}
             )
-        return Evaluation(score, {"latency": cost.ratio - self.goal}, {"cost": asdict(cost)})
+        attrs = {"cost": asdict(cost), "guess": None if guess is None else guess.ratio}
+        return Evaluation(score, {"latency": cost.ratio - self.goal}, attrs)
 
     def _add(self, candidate: Candidate, note: str) -> Evaluation:
-        evaluation = self._evaluation(candidate, note)
+        evaluation = self._evaluation(candidate, note, self._guess(candidate))
         self.study.add(self.space.params(candidate), evaluation, note=note)
         return evaluation
 

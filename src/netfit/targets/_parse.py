@@ -13,7 +13,10 @@ GROUP = "netfit.targets"
 
 # name -> "module:factory"; a factory takes what follows the colon ("" when nothing does).
 _BUILT_IN = {
+    "bops": "netfit.targets._counted:bops",
+    "bytes": "netfit.targets._counted:stored_bytes",
     "host": "netfit.targets._host:from_text",
+    "macs": "netfit.targets._counted:macs",
     "remote": "netfit.targets._remote:from_text",
     "systolic": "netfit.targets.systolic._array:from_text",
 }
@@ -26,7 +29,7 @@ def parse(text: str) -> Target:
 
     Args:
         text: ``"host"``, ``"host:onnxruntime"``, ``"host:openvino"``, ``"remote:http://board:8765"``,
-            ``"systolic:128x128"``, ``"systolic:16x16,dataflow=os"``, or ``"<name>:<argument>"`` of an installed
+            ``"systolic:128x128"``, ``"systolic:16x16,dataflow=os"``, ``"macs"``, ``"bops"``, ``"bytes"``, or ``"<name>:<argument>"`` of an installed
             package that has an entry point ``<name>`` in the group ``netfit.targets`` (a callable that takes the
             argument and returns a target).
 

@@ -1,7 +1,6 @@
 """What an agent sees of a layer: its shape and share of the work in the network as compressed so far."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import prod
 from typing import ClassVar
 
@@ -11,6 +10,7 @@ from netfit.compress._plan import ChannelGroup, ChannelPlan
 from netfit.compress._prune import Prune
 from netfit.compress._sensitivity import sensitivity
 from netfit.compress._space import Candidate, SearchSpace
+from netfit.compress._work import Work
 from netfit.surgery import Quantize
 from netfit.workload import Op
 
@@ -59,17 +59,6 @@ def measure_damage(model: nn.Module, x: Tensor, space: SearchSpace, agent: str) 
     }
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """One axis of a weight: its length, and for each group how many of its positions one channel owns."""
-
-    size: int
-    owners: tuple[tuple[str, int, float], ...]  # group, channels, positions a channel
-
-    def kept(self, keep: Mapping[str, int]) -> float:
-        return self.size - sum((full - keep[g]) * positions for g, full, positions in self.owners if g in keep)
-
-
 class Features:
     """States of the layers, in Galen's order of features (before standardisation).
 
@@ -84,9 +73,8 @@ class Features:
 
     def __init__(self, space: SearchSpace, damage: Damage) -> None:
         self.space, self.damage = space, damage
-        self.layers: list[Op] = space.layers()
-        self._axes = [(self._axis(op, 0), self._axis(op, 1)) for op in self.layers]
-        self._macs = [sum(op.macs for op in space.workload if op.name == layer.name) for layer in self.layers]
+        self._work = Work(space)
+        self.layers = self._work.layers
 
     def state(self, agent: str, index: int, candidate: Candidate, previous: Sequence[float]) -> list[float]:
         """What an agent sees of one layer.
@@ -98,9 +86,8 @@ class Features:
             previous: actions at the layer the agent saw before (sparsity, activation, weight; those it has).
         """
         op = self.layers[index]
-        sizes = [[axis.kept(candidate.keep) for axis in pair] for pair in self._axes]
-        full = [[axis.size for axis in pair] for pair in self._axes]
-        macs = [m * prod(s) / prod(f) for m, s, f in zip(self._macs, sizes, full, strict=True)]
+        sizes, full = self._work.sizes(candidate), self._work.full
+        macs = self._work.macs(sizes)
         low = [Quantize.of(candidate.precision[layer.name]) for layer in self.layers]
         bops = [m * q.weight_bits * q.act_bits for m, q in zip(macs, low, strict=True)]
         shape = [*sizes[index], *_window(op)]
@@ -115,16 +102,6 @@ class Features:
         weights = op.params["weight"].numel * prod(sizes[index]) / prod(full[index])
         around = [*_around(macs, index), *_around(bops, index)]
         return [index, macs[index], bops[index], *shape, weights, *around, *prune, *quantize, *previous]
-
-    def _axis(self, op: Op, dim: int) -> _Axis:
-        weight = op.params["weight"]
-        owners = tuple(
-            (g.name, g.size, len(member.local) / g.size / member.blocks)
-            for g in self.space.plan.free
-            for member in g.members
-            if member.name == weight.name and member.dim == dim
-        )
-        return _Axis(weight.shape[dim], owners)
 
 
 def _around(work: Sequence[float], index: int) -> tuple[float, float]:
