@@ -1,0 +1,130 @@
+"""Chains of Kronecker-sparse factors in one pass over the samples, forward and backward.
+
+These are plain functions and no torch operators: a call through the dispatcher costs as much as the whole product of
+a small layer. `netfit.structured` wraps them in an autograd function, and runs plain torch wherever a graph is
+recorded.
+"""
+
+import ctypes
+import functools
+import os
+import struct
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from netfit.errors import TargetError
+from netfit.kernels._compile import compile_c
+from netfit.kernels._ops import source
+
+__all__ = ["kronecker_backward", "kronecker_forward", "kronecker_ready"]
+
+_LANES = 16
+# Sums of products may be rounded once: they are compared with torch's to a tolerance, not bit for bit.
+_FLAGS = ("-ffp-contract=fast",)
+
+
+def kronecker_ready(x: Tensor, factors: Sequence[Tensor]) -> bool:
+    """Whether the native code can take these tensors: float32 in main memory, and a compiler was found.
+
+    Args:
+        x: input.
+        factors: weights of the chain.
+    """
+    tensors = (x, *factors)
+    if not all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors) or x.numel() == 0:
+        return False
+    return os.environ.get("NETFIT_CC") != "none" and _library() is not None
+
+
+def kronecker_forward(
+    x: Tensor, factors: Sequence[Tensor], bias: Tensor | None, features: int, keep: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Multiply by a chain of factors.
+
+    Args:
+        x: contiguous float32, (samples, features) or (groups, features, samples).
+        factors: contiguous float32 (a, d, b, c): a*d blocks of b x c; block (i, l) maps x viewed (a, c, d) to
+            (a, b, d). The first is applied first. x may have fewer features than it takes: the others are zero.
+        bias: float32 of shape (features,), or None.
+        features: of the result, which is cropped to them.
+        keep: also return what `kronecker_backward` needs.
+
+    Returns:
+        The product in the layout of x, and the values between the factors (None without `keep`).
+    """
+    y = x.new_empty((x.shape[0], features) if x.ndim == 2 else (x.shape[0], features, x.shape[2]))
+    kept = None
+    if keep:
+        samples = x.shape[0] if x.ndim == 2 else x.shape[2]
+        tile = 2 * _LANES if samples > _LANES else _LANES
+        between = sum(f.shape[0] * f.shape[1] * f.shape[2] for f in factors[:-1])
+        kept = x.new_empty((1 if x.ndim == 2 else x.shape[0]) * -(-samples // tile) * tile * between)
+    _call("kronecker_forward", x, y, y, factors, None, bias=bias, kept=kept)
+    return y, kept
+
+
+def kronecker_backward(
+    x: Tensor, factors: Sequence[Tensor], kept: Tensor, g: Tensor, input_grad: bool
+) -> tuple[Tensor | None, list[Tensor]]:
+    """Gradients of `kronecker_forward`.
+
+    Args:
+        x: its input.
+        factors: its factors.
+        kept: what it kept.
+        g: gradient of its result, contiguous.
+        input_grad: whether the gradient of x is wanted.
+
+    Returns:
+        The gradient of x (or None), and those of the factors.
+    """
+    dx = torch.empty_like(x) if input_grad else None
+    grads = [torch.zeros_like(f) for f in factors]
+    _call("kronecker_backward", x, dx, g, factors, grads, kept=kept, g=g)
+    return dx, grads
+
+
+def _call(
+    name: str, x: Tensor, y: Tensor | None, out: Tensor, factors: Sequence[Tensor], grads: Sequence[Tensor] | None,
+    *, bias: Tensor | None = None, kept: Tensor | None = None, g: Tensor | None = None,
+) -> None:  # fmt: skip
+    """Fill the `Call` of kronecker.c: every field of it is eight bytes."""
+    widest, words = 0, []
+    for i, f in enumerate(factors):
+        a, d, b, c = f.shape
+        widest = max(widest, a * d * b, a * d * c)
+        words += [a, b, c, d, c, 1, f.data_ptr(), grads[i].data_ptr() if grads else 0]
+    head = [_address(t) for t in (x, bias, g, y, kept)]
+    words = [*head, len(factors), widest, *_view(x), *_view(out), *words]
+    library = _library()
+    assert library is not None, "kronecker_ready was not asked"
+    if library[name](struct.pack(f"{len(words)}q", *words)):
+        raise MemoryError(f"no memory for the tiles of {widest} features")
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _view(x: Tensor) -> tuple[int, ...]:
+    """Groups, features and samples, and their steps."""
+    if x.ndim == 2:
+        return 1, x.shape[1], x.shape[0], 0, 1, x.shape[1]
+    return x.shape[0], x.shape[1], x.shape[2], x.shape[1] * x.shape[2], x.shape[2], 1
+
+
+@functools.cache
+def _library() -> dict[str, Callable[[bytes], int]] | None:
+    try:
+        library = compile_c(source("kronecker.c"), "kronecker", _FLAGS)
+    except TargetError as e:
+        warnings.warn(f"structured layers run their slower torch form: {e}", RuntimeWarning, stacklevel=2)
+        return None
+    functions = {}
+    for name in ("kronecker_forward", "kronecker_backward"):
+        function = functions[name] = library[name]
+        function.argtypes, function.restype = [ctypes.c_char_p], ctypes.c_int
+    return functions

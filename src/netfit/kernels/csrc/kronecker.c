@@ -1,0 +1,270 @@
+/* Chains of Kronecker-sparse factors on tiles of samples: lanes of a vector are samples, a tile never leaves the
+   cache between the factors, and nothing is transposed in main memory.
+
+   A factor has a*d blocks of b x c, block (i, l) mixing the inputs (i, :, l) of an (a, c, d) grid. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LANES 16
+typedef float vec __attribute__((vector_size(64), aligned(4)));
+
+typedef struct {
+    int64_t a, b, c, d;
+    int64_t row, col; /* steps between the rows and the columns of a block: (c, 1), or (1, c) for the transpose */
+    const float *weight;
+    float *grad;
+} Factor;
+
+typedef struct {
+    int64_t groups, features, samples; /* sizes, and their steps in floats */
+    int64_t group, feature, sample;
+} View;
+
+typedef struct {
+    const float *x, *bias, *g; /* input, bias or 0, gradient of the output */
+    float *y, *kept;           /* output, or gradient of the input; tiles between the factors, or 0 */
+    int64_t count, widest;     /* factors, and the largest number of features before or after one */
+    View in, out;
+    Factor factors[]; /* the first one is applied first */
+} Call;
+
+static inline void transpose(vec r[LANES]) {
+#define SWAP(s, ...)                                                                  \
+    for (int i = 0; i < LANES; i++)                                                   \
+        if (!(i & s)) {                                                               \
+            const vec a = r[i], b = r[i + s];                                         \
+            r[i] = __builtin_shufflevector(a, b, __VA_ARGS__);                        \
+            r[i + s] = SECOND(s, a, b);                                               \
+        }
+#define SECOND(s, a, b) SECOND_##s(a, b)
+#define SECOND_8(a, b) __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31)
+#define SECOND_4(a, b) __builtin_shufflevector(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31)
+#define SECOND_2(a, b) __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
+#define SECOND_1(a, b) __builtin_shufflevector(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31)
+    SWAP(8, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
+    SWAP(4, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27)
+    SWAP(2, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+    SWAP(1, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30)
+}
+
+/* `tile` lanes of x to one line per feature, in the order a factor reads them; the factor's `size` may be larger. */
+static void load_tile(const float *x, View v, int64_t lanes, int64_t tile, const int32_t *place, int64_t size,
+                      float *to) {
+    int64_t f = 0;
+    if (v.feature == 1)
+        for (; f + LANES <= v.features; f += LANES)
+            for (int64_t s = 0; s < tile; s += LANES) {
+                vec r[LANES] = {0};
+                for (int i = 0; i < LANES && s + i < lanes; i++) r[i] = *(const vec *)(x + (s + i) * v.sample + f);
+                transpose(r);
+                for (int i = 0; i < LANES; i++) *(vec *)(to + place[f + i] * tile + s) = r[i];
+            }
+    for (; f < v.features; f++) {
+        float *line = to + place[f] * tile;
+        if (v.sample == 1)
+            memcpy(line, x + f * v.feature, (size_t)lanes * sizeof(float));
+        else
+            for (int64_t s = 0; s < lanes; s++) line[s] = x[f * v.feature + s * v.sample];
+        memset(line + lanes, 0, (size_t)(tile - lanes) * sizeof(float));
+    }
+    for (; f < size; f++) memset(to + place[f] * tile, 0, (size_t)tile * sizeof(float));
+}
+
+static void store_tile(const float *from, View v, int64_t lanes, int64_t tile, const float *bias, float *y) {
+    int64_t f = 0;
+    if (v.feature == 1)
+        for (; f + LANES <= v.features; f += LANES)
+            for (int64_t s = 0; s < lanes; s += LANES) {
+                vec r[LANES];
+                for (int i = 0; i < LANES; i++) r[i] = *(const vec *)(from + (f + i) * tile + s);
+                transpose(r);
+                const vec add = bias ? *(const vec *)(bias + f) : (vec){0};
+                for (int i = 0; i < LANES && s + i < lanes; i++) *(vec *)(y + (s + i) * v.sample + f) = r[i] + add;
+            }
+    for (; f < v.features; f++)
+        for (int64_t s = 0; s < lanes; s++)
+            y[f * v.feature + s * v.sample] = from[f * tile + s] + (bias ? bias[f] : 0.0f);
+}
+
+/* `rows` outputs of a block; `count` vectors hold a tile. `ahead` is fetched meanwhile: weights are read once a tile. */
+static inline __attribute__((always_inline)) void some_rows(const float *x, const float *w, const Factor *p, int rows,
+                                                            int count, const float *ahead, const int32_t *place,
+                                                            float *y) {
+    vec sum[8][2];
+    for (int j = 0; j < rows; j++)
+        for (int u = 0; u < count; u++) sum[j][u] = (vec){0};
+    for (int64_t k = 0; k < p->c; k++) {
+        __builtin_prefetch(ahead + k * rows);
+        for (int j = 0; j < rows; j++) {
+            const float factor = w[j * p->row + k * p->col];
+            for (int u = 0; u < count; u++) sum[j][u] += factor * *(const vec *)(x + (k * count + u) * LANES);
+        }
+    }
+    for (int j = 0; j < rows; j++)
+        for (int u = 0; u < count; u++) *(vec *)(y + (place[j * p->d] * count + u) * LANES) = sum[j][u];
+}
+
+static inline __attribute__((always_inline)) void multiply(const float *x, const Factor *p, int count,
+                                                           const int32_t *place, float *y) {
+    for (int64_t i = 0; i < p->a; i++)
+        for (int64_t l = 0; l < p->d; l++) {
+            const float *w = p->weight + (i * p->d + l) * p->b * p->c, *next = w + p->b * p->c;
+            const float *in = x + (i * p->d + l) * p->c * count * LANES;
+            const int32_t *out = place + i * p->b * p->d + l;
+            int64_t j = 0;
+            for (; j + 8 <= p->b; j += 8) some_rows(in, w + j * p->row, p, 8, count, next + j * p->c, out + j * p->d, y);
+            for (; j + 4 <= p->b; j += 4) some_rows(in, w + j * p->row, p, 4, count, next + j * p->c, out + j * p->d, y);
+            for (; j < p->b; j++) some_rows(in, w + j * p->row, p, 1, count, next + j * p->c, out + j * p->d, y);
+        }
+}
+
+static void apply(const float *x, const Factor *p, int64_t tile, const int32_t *place, float *y) {
+    if (tile == LANES)
+        multiply(x, p, 1, place, y);
+    else
+        multiply(x, p, 2, place, y);
+}
+
+/* grad (rows x c of a block) += g x^T, for `rows` lines of g; `xt` is x transposed, `wide` floats a lane. */
+static inline __attribute__((always_inline)) void some_grads(const float *g, const float *xt, int64_t tile, int64_t wide,
+                                                             int rows, int64_t c, float *grad) {
+    for (int64_t k = 0; k < c; k += LANES) {
+        vec sum[8];
+        for (int j = 0; j < rows; j++) sum[j] = (vec){0};
+        for (int64_t t = 0; t < tile; t++) {
+            const vec line = *(const vec *)(xt + t * wide + k);
+            for (int j = 0; j < rows; j++) sum[j] += g[j * tile + t] * line;
+        }
+        for (int j = 0; j < rows; j++)
+            if (k + LANES <= c)
+                *(vec *)(grad + j * c + k) += sum[j];
+            else
+                for (int64_t rest = k; rest < c; rest++) grad[j * c + rest] += sum[j][rest - k];
+    }
+}
+
+/* Gradients of all blocks of a factor from the tiles of its inputs and of the gradients of its outputs. `xt` has room
+   for one transposed block. */
+static void grads(const float *x, const float *g, const Factor *p, int64_t tile, float *xt) {
+    const int64_t wide = (p->c + LANES - 1) / LANES * LANES;
+    for (int64_t n = 0; n < p->a * p->d; n++) {
+        const float *in = x + n * p->c * tile, *out = g + n * p->b * tile;
+        float *grad = p->grad + n * p->b * p->c;
+        if (p->c < 4) { /* lanes summed up at the end are cheaper than a transpose that is mostly padding */
+            for (int64_t j = 0; j < p->b; j++)
+                for (int64_t k = 0; k < p->c; k++) {
+                    vec sum = {0};
+                    for (int64_t t = 0; t < tile; t += LANES)
+                        sum += *(const vec *)(out + j * tile + t) * *(const vec *)(in + k * tile + t);
+                    for (int i = 0; i < LANES; i++) grad[j * p->c + k] += sum[i];
+                }
+            continue;
+        }
+        for (int64_t k = 0; k < wide; k += LANES)
+            for (int64_t t = 0; t < tile; t += LANES) {
+                vec r[LANES] = {0};
+                for (int i = 0; i < LANES && k + i < p->c; i++) r[i] = *(const vec *)(in + (k + i) * tile + t);
+                transpose(r);
+                for (int i = 0; i < LANES; i++) *(vec *)(xt + (t + i) * wide + k) = r[i];
+            }
+        int64_t j = 0;
+        for (; j + 8 <= p->b; j += 8) some_grads(out + j * tile, xt, tile, wide, 8, p->c, grad + j * p->c);
+        for (; j < p->b; j++) some_grads(out + j * tile, xt, tile, wide, 1, p->c, grad + j * p->c);
+    }
+}
+
+/* Where each value goes so that the blocks of the next factor read theirs one after another. */
+static void places(const Factor *next, int64_t size, int32_t *place) {
+    int32_t at = 0;
+    if (!next)
+        for (int64_t m = 0; m < size; m++) place[m] = (int32_t)m;
+    else
+        for (int64_t i = 0; i < next->a; i++)
+            for (int64_t l = 0; l < next->d; l++)
+                for (int64_t k = 0; k < next->c; k++) place[(i * next->c + k) * next->d + l] = at++;
+}
+
+static int64_t inputs(const Factor *p) { return p->a * p->c * p->d; }
+static int64_t outputs(const Factor *p) { return p->a * p->b * p->d; }
+static int64_t tile_of(View v) { return v.samples > LANES ? 2 * LANES : LANES; }
+
+/* y = factors[count - 1] ... factors[0] x + bias. Returns 1 when there is no memory. */
+int kronecker_forward(const Call *call) {
+    const View in = call->in, out = call->out;
+    const Factor *factors = call->factors;
+    const int64_t count = call->count, widest = call->widest, tile = tile_of(in);
+    float *buffer = aligned_alloc(64, (size_t)(2 * widest * tile) * sizeof(float)), *kept = call->kept;
+    int32_t *place = malloc((size_t)((count + 1) * widest) * sizeof(int32_t));
+    if (!buffer || !place) {
+        free(buffer);
+        free(place);
+        return 1;
+    }
+    places(factors, inputs(factors), place);
+    for (int64_t n = 0; n < count; n++)
+        places(n + 1 < count ? factors + n + 1 : 0, outputs(factors + n), place + (n + 1) * widest);
+    for (int64_t g = 0; g < in.groups; g++)
+        for (int64_t s = 0; s < in.samples; s += tile) {
+            const int64_t lanes = in.samples - s < tile ? in.samples - s : tile;
+            const float *from = buffer;
+            load_tile(call->x + g * in.group + s * in.sample, in, lanes, tile, place, inputs(factors), buffer);
+            for (int64_t n = 0; n < count; n++) {
+                float *to = kept && n + 1 < count ? kept : from == buffer ? buffer + widest * tile : buffer;
+                apply(from, factors + n, tile, place + (n + 1) * widest, to);
+                if (to == kept) kept += outputs(factors + n) * tile;
+                from = to;
+            }
+            store_tile(from, out, lanes, tile, call->bias, call->y + g * out.group + s * out.sample);
+        }
+    free(buffer);
+    free(place);
+    return 0;
+}
+
+static Factor transposed(const Factor *p) {
+    return (Factor){p->a, p->c, p->b, p->d, p->col, p->row, p->weight, p->grad};
+}
+
+/* Gradients of the input (y, unless 0) and of the factors (added to grad), from `kept` of the forward pass and `g`. */
+int kronecker_backward(const Call *call) {
+    const View in = call->in, out = call->out;
+    const Factor *factors = call->factors;
+    const int64_t count = call->count, widest = call->widest, tile = tile_of(in);
+    const float *kept = call->kept;
+    float *buffer = aligned_alloc(64, (size_t)((4 * widest + 2 * LANES) * tile) * sizeof(float));
+    int32_t *place = malloc((size_t)((count + 2) * widest) * sizeof(int32_t)), *first = place + (count + 1) * widest;
+    if (!buffer || !place) {
+        free(buffer);
+        free(place);
+        return 1;
+    }
+    places(factors, inputs(factors), first);
+    for (int64_t n = 0; n <= count; n++) { /* place[n]: how the gradient after n factors lies */
+        const Factor next = transposed(factors + (n ? n - 1 : 0));
+        places(n ? &next : 0, n ? outputs(factors + n - 1) : inputs(factors), place + n * widest);
+    }
+    for (int64_t g = 0; g < in.groups; g++)
+        for (int64_t s = 0; s < in.samples; s += tile) {
+            const int64_t lanes = in.samples - s < tile ? in.samples - s : tile;
+            float *from = buffer, *to = buffer + widest * tile, *x = buffer + 2 * widest * tile, *xt = x + widest * tile;
+            load_tile(call->x + g * in.group + s * in.sample, in, lanes, tile, first, inputs(factors), x);
+            load_tile(call->g + g * out.group + s * out.sample, out, lanes, tile, place + count * widest,
+                      outputs(factors + count - 1), from);
+            for (int64_t n = 0; n + 1 < count; n++) kept += outputs(factors + n) * tile;
+            const float *now = kept;
+            for (int64_t n = count - 1; n >= 0; n--) {
+                const Factor back = transposed(factors + n);
+                if (n) now -= inputs(factors + n) * tile;
+                grads(n ? now : x, from, factors + n, tile, xt);
+                if (n || call->y) apply(from, &back, tile, place + n * widest, to);
+                float *done = to;
+                to = from;
+                from = done;
+            }
+            if (call->y) store_tile(from, in, lanes, tile, 0, call->y + g * in.group + s * in.sample);
+        }
+    free(buffer);
+    free(place);
+    return 0;
+}
