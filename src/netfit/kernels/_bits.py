@@ -55,7 +55,7 @@ def _pack_planes_fake(codes: Tensor, bits: int) -> Tensor:
 
 
 def _pack_planes_native() -> Callable[..., Tensor]:
-    function = compile_c(source("bits.c"), "bits").pack_planes
+    function = compile_c(source("tile.h", "bits.c"), "bits").pack_planes
     function.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
     function.restype = None
 
@@ -80,7 +80,7 @@ def _binary_fake(a: Tensor, b: Tensor, k: int) -> Tensor:
 
 
 def _binary_native() -> Callable[..., Tensor]:
-    function = compile_c(source("bits.c"), "bits").binary_gemm
+    function = compile_c(source("tile.h", "bits.c"), "bits").binary_gemm
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p]
 
     def run(a: Tensor, b: Tensor, k: int) -> Tensor:
@@ -106,7 +106,7 @@ def _planes_fake(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _planes_native() -> Callable[..., Tensor]:
-    function = compile_c(source("bits.c"), "bits").planes_gemm
+    function = compile_c(source("tile.h", "bits.c"), "bits").planes_gemm
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p]
 
     def run(a: Tensor, b: Tensor) -> Tensor:

@@ -48,9 +48,10 @@ def custom_op(
     return op
 
 
-def source(file: str) -> str:
-    """Text of a C file that netfit ships."""
-    return resources.files("netfit.kernels").joinpath("csrc", file).read_text(encoding="utf-8")
+def source(*files: str) -> str:
+    """Text of C files that netfit ships, one behind the other."""
+    folder = resources.files("netfit.kernels").joinpath("csrc")
+    return "\n".join(folder.joinpath(file).read_text(encoding="utf-8") for file in files)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Which C compiler there is."""
+"""Which compilers there are."""
 
 import functools
 import importlib.util
@@ -10,17 +10,21 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from netfit.errors import ConfigError
 
 # No contraction into fused multiply-adds: a kernel must agree with its torch reference to the last bit. A
 # kernel that wants them passes -ffp-contract=fast, later flags win.
-_FLAGS = ("-O3", "-march=native", "-std=gnu11", "-ffp-contract=off", "-shared", "-fPIC")
+_FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC")
+Language = Literal["c", "c++"]
+_STANDARDS = {"c": "-std=gnu11", "c++": "-std=gnu++17"}
+_VARIABLES = {"c": "NETFIT_CC", "c++": "NETFIT_CXX"}
 
 
 @dataclass(frozen=True)
 class Toolchain:
-    """A C compiler: the command that runs it, what it says of itself, and the flags of every build."""
+    """A compiler: the command that runs it, what it says of itself, and the flags of every build."""
 
     cc: tuple[str, ...]
     version: str
@@ -32,34 +36,40 @@ class Toolchain:
         return "\n".join((*self.cc, self.version, *self.flags, _cpu()))
 
 
-def toolchain() -> Toolchain | None:
-    """The first C compiler that answers: $NETFIT_CC, cc, gcc, clang, then the packaged zig.
+def toolchain(language: Language = "c") -> Toolchain | None:
+    """The first compiler that answers: $NETFIT_CC, cc, gcc, clang, then the packaged zig.
+
+    Args:
+        language: for ``"c++"`` $NETFIT_CXX, c++, g++ and clang++. Not zig: its C++ library is not the one that the
+            wheels of runtimes are built with.
 
     Returns:
-        None when there is no compiler, or NETFIT_CC is "none".
+        None when there is no compiler, or the variable is "none".
 
     Raises:
-        ConfigError: NETFIT_CC names something that does not answer to --version.
+        ConfigError: the variable names something that does not answer to --version.
     """
-    return _find(os.environ.get("NETFIT_CC", "").strip())
+    return _find(language, os.environ.get(_VARIABLES[language], "").strip())
 
 
 @functools.cache
-def _find(wanted: str) -> Toolchain | None:
+def _find(language: Language, wanted: str) -> Toolchain | None:
     if wanted == "none":
         return None
     if wanted:
-        found = _probe(tuple(shlex.split(wanted)))
+        found = _probe(tuple(shlex.split(wanted)), language)
         if found is None:
-            raise ConfigError(f"NETFIT_CC={wanted!r} does not answer to --version: name a C compiler, or 'none'")
+            variable, word = _VARIABLES[language], language.upper()
+            raise ConfigError(f"{variable}={wanted!r} does not answer to --version: name a {word} compiler, or 'none'")
         return found
-    commands: list[tuple[str, ...]] = [("cc",), ("gcc",), ("clang",)]
-    if importlib.util.find_spec("ziglang"):
+    names = ("cc", "gcc", "clang") if language == "c" else ("c++", "g++", "clang++")
+    commands: list[tuple[str, ...]] = [(name,) for name in names]
+    if language == "c" and importlib.util.find_spec("ziglang"):
         commands.append((sys.executable, "-m", "ziglang", "cc"))
-    return next((found for command in commands if (found := _probe(command))), None)
+    return next((found for command in commands if (found := _probe(command, language))), None)
 
 
-def _probe(command: tuple[str, ...]) -> Toolchain | None:
+def _probe(command: tuple[str, ...], language: Language) -> Toolchain | None:
     program = shutil.which(command[0])
     if program is None:
         return None
@@ -68,7 +78,7 @@ def _probe(command: tuple[str, ...]) -> Toolchain | None:
         answer = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return Toolchain(command, answer.stdout.partition("\n")[0], _FLAGS)
+    return Toolchain(command, answer.stdout.partition("\n")[0], (*_FLAGS, _STANDARDS[language]))
 
 
 @functools.cache
