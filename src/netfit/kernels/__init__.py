@@ -7,7 +7,7 @@ runs; `NETFIT_CC` names a compiler, and `NETFIT_CC=none` asks for the references
 """
 
 from netfit.kernels._bits import binary_gemm, pack_planes, pack_signs, planes_gemm
-from netfit.kernels._compile import compile_c, compile_cpp
+from netfit.kernels._compile import compile_c
 from netfit.kernels._extension import openvino_extension
 from netfit.kernels._groups import pack_groups, unpack_groups
 from netfit.kernels._mask import pack_mask, unpack_mask
@@ -18,7 +18,6 @@ __all__ = [
     "Toolchain",
     "binary_gemm",
     "compile_c",
-    "compile_cpp",
     "custom_op",
     "openvino_extension",
     "pack_groups",
