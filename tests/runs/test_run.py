@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from netfit import runs
-from netfit.errors import ArtifactError, ConfigError
+from netfit.errors import ArtifactError, ConfigError, JobError
 from netfit.io import read_json, write_json
 from netfit.runs import Run, is_alive, this_process
 
@@ -257,6 +257,23 @@ def test_control_c_leaves_an_interrupted_run_that_goes_on(tmp_path):
     assert (state(tmp_path / "r")["status"], state(tmp_path / "r")["owner"]) == ("interrupted", None)
     with Run.open(tmp_path / "r", "demo", {}, 0) as run:
         assert run.stage("one", lambda: 0) == {"pid": first}
+
+
+def test_a_second_process_joins_and_waits_for_the_owner(tmp_path):
+    owner, first = waiting(tmp_path / "r")
+    before = state(tmp_path / "r")
+    with Run.open(tmp_path / "r", "demo", {}, 0, join=True) as run:
+        assert run.joined
+        assert run.stage("one", lambda: pytest.fail("the owner did this")) == {"pid": first}
+        owner.kill()
+        owner.communicate()
+        with pytest.raises(JobError, match="ended before its stage 'two'; the same command takes it over"):
+            run.stage("two", lambda: pytest.fail("never done by a helper"))
+    assert state(tmp_path / "r") == before, "a helper records nothing"
+    with Run.open(tmp_path / "r", "demo", {}, 0, join=True) as run:
+        assert not run.joined and run.stage("two", lambda: 2) == 2
+    with pytest.raises(ConfigError, match="was started with seed"):
+        Run.open(tmp_path / "r", "demo", {}, 1, join=True)
 
 
 def test_of_many_that_start_together_one_gets_the_directory(tmp_path):

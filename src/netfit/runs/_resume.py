@@ -15,8 +15,8 @@ from ._owner import is_alive
 _MAY_DIFFER = ("git", "governor")
 
 
-def resumed(folder: Path, wanted: dict[str, Any], allow_drift: bool) -> dict[str, Any] | None:
-    """The state of the run that is there, if it may be gone on with; None when there is none."""
+def resumed(folder: Path, wanted: dict[str, Any], allow_drift: bool, join: bool) -> dict[str, Any] | None:
+    """The state of the run that is there, if it may be gone on with or joined; None when there is none."""
     place = folder / "run.json"
     if not place.exists():
         if foreign := sorted(p.name for p in folder.iterdir() if p.name not in (".lock", "log.txt")):
@@ -26,7 +26,7 @@ def resumed(folder: Path, wanted: dict[str, Any], allow_drift: bool) -> dict[str
     if not isinstance(state, dict) or not {"command", "arguments", "seed", "fingerprint"} <= state.keys():
         raise ArtifactError(f"{place} is damaged: it does not describe a run")
     owner = state.get("owner")
-    if owner and is_alive(owner):
+    if owner and is_alive(owner) and not join:
         raise ConfigError(
             f"{folder} is in use by process {owner['pid']} on {owner['host']} since {state.get('opened')};"
             " wait for it or name another directory"

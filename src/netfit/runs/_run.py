@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from netfit.env import fingerprint, host_id
-from netfit.errors import ArtifactError, ConfigError
+from netfit.errors import ArtifactError, ConfigError, JobError
 from netfit.io import read_json, remove_temporaries, write_json
 
-from ._owner import locked, this_process
+from ._owner import is_alive, locked, this_process
 from ._resume import plain, resumed
 
+_POLL_S = 0.2
 _STAGE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
@@ -25,6 +26,8 @@ class Run:
     Attributes:
         path: the directory.
         seed: the job's seed.
+        joined: another process owns the run; this one only helps it: its stages wait for the owner's results, and
+            leaving it records nothing.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -38,6 +41,7 @@ class Run:
     def __init__(self, path: Path, state: dict[str, Any]) -> None:
         self.path = path
         self.seed: int = state["seed"]
+        self.joined = False
         self._state = state
 
     @classmethod
@@ -49,6 +53,7 @@ class Run:
         seed: int,
         *,
         allow_drift: bool = False,
+        join: bool = False,
     ) -> Self:
         """Start a run, or go on with the one that is there.
 
@@ -58,16 +63,22 @@ class Run:
             arguments: JSON-able; a resumed run must have been started with the same ones.
             seed: the job's seed.
             allow_drift: go on although versions, processor or settings differ from the run's first start.
+            join: help the process that uses the directory instead of being refused.
 
         Raises:
-            ConfigError: another process uses the directory, it holds something else, or the command, an
-                argument, the seed or the machine's fingerprint is not the one it was started with.
+            ConfigError: another process uses the directory (and is not to be joined), it holds something else, or
+                the command, an argument, the seed or the machine's fingerprint is not the one it was started with.
             ArtifactError: the directory cannot be written, or its run.json is damaged.
         """
         wanted = plain({"command": command, "arguments": dict(arguments), "seed": seed})
         folder = _made(command, path)
         with locked(folder):
-            state = resumed(folder, wanted, allow_drift) or wanted | {"created": _now()}
+            state = resumed(folder, wanted, allow_drift, join) or wanted | {"created": _now()}
+            owner = state.get("owner") or {}
+            if join and is_alive(owner) and owner != this_process():
+                run = cls(folder, state)
+                run.joined = True
+                return run
             remove_temporaries(folder)
             state |= {
                 "fingerprint": plain(fingerprint()),
@@ -93,10 +104,13 @@ class Run:
         Raises:
             ConfigError: the name cannot be a file name.
             ArtifactError: the result cannot be written, or the kept one is damaged.
+            JobError: in a joined run, the owner ended without having done the stage.
         """
         if not _STAGE.fullmatch(name):
             raise ConfigError(f"stage name {name!r} may hold letters, digits, '.', '_' and '-' only")
         place = self.path / "stages" / f"{name}.json"
+        if self.joined:
+            self._wait(name, place)
         if not place.exists():
             self.log(f"stage {name}: started")
             start = time.monotonic()
@@ -108,6 +122,16 @@ class Run:
         if not isinstance(kept, dict) or "result" not in kept:
             raise ArtifactError(f"{place} holds no stage result; remove it to run the stage again")
         return kept["result"]
+
+    def _wait(self, name: str, place: Path) -> None:
+        """Wait until the owner of a joined run has done a stage."""
+        while not place.exists():
+            if not is_alive(read_json(self.path / "run.json").get("owner") or {}):
+                raise JobError(
+                    f"the process that owned {self.path} ended before its stage {name!r}; "
+                    "the same command takes it over"
+                )
+            time.sleep(_POLL_S)
 
     def log(self, text: str) -> None:
         """Append a line with the time to ``log.txt``."""
@@ -141,6 +165,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.joined:
+            return
         self._state |= {"status": _status(error), "owner": None, "ended": _now()}
         if error is not None and self._state["status"] != "done":
             self._state["error"] = f"{type(error).__name__}: {error}"

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from netfit.errors import ArtifactError, ConfigError, TargetError, did_you_mean
 
+from ._lock import alone
+
 PROTOCOL = 1  # raise it when the numbers change their meaning: kept measurements of older protocols are not read
 PERCENTILE = 15.0
 NOISY = 0.03  # half-width of the interval of the ratio above which a number is flagged
@@ -151,6 +153,7 @@ def measure(
     thread the clock is the CPU time of the process, which counts *every* thread of it: runtimes must be opened
     with one thread and must not spin, and no other Python thread may be working. With more threads it is the
     wall clock, and calls during which the scheduler took a core away are left out while others are left.
+    Measurements of other processes of the same user are waited for.
 
     Args:
         candidates: what to call, by name. The yardstick is one of them.
@@ -173,7 +176,21 @@ def measure(
         raise ConfigError(f"no candidate {yardstick!r} to serve as yardstick; {did_you_mean(yardstick, candidates)}")
     if not (budget_s > 0 and rel > 0 and threads >= 1):
         raise ConfigError(f"measure(budget_s={budget_s}, rel={rel}, threads={threads}): all must be positive")
-    clock = SystemClock() if clock is None else clock
+    if clock is not None:
+        return _measure(candidates, yardstick, budget_s, rel, seed, threads, clock)
+    with alone():
+        return _measure(candidates, yardstick, budget_s, rel, seed, threads, SystemClock())
+
+
+def _measure(
+    candidates: Mapping[str, Callable[[], Any]],
+    yardstick: str,
+    budget_s: float,
+    rel: float,
+    seed: int,
+    threads: int,
+    clock: Clock,
+) -> Measurement:
     rng = np.random.default_rng(seed)
     end = clock.wall_ns() + round(budget_s * 1e9)
     series = {name: _warm_up(call, threads, clock, end) for name, call in candidates.items()}

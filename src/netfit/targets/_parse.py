@@ -29,9 +29,9 @@ def parse(text: str) -> Target:
 
     Args:
         text: ``"host"``, ``"host:onnxruntime"``, ``"host:openvino"``, ``"remote:http://board:8765"``,
-            ``"systolic:128x128"``, ``"systolic:16x16,dataflow=os"``, ``"macs"``, ``"bops"``, ``"bytes"``, or ``"<name>:<argument>"`` of an installed
-            package that has an entry point ``<name>`` in the group ``netfit.targets`` (a callable that takes the
-            argument and returns a target).
+            ``"systolic:128x128"``, ``"systolic:16x16,dataflow=os"``, ``"macs"``, ``"bops"``, ``"bytes"``, or
+            ``"<name>:<argument>"`` of an installed package that has an entry point ``<name>`` in the group
+            ``netfit.targets`` (a callable that takes the argument and returns a target).
 
     Raises:
         ConfigError: no target has that name, or its argument cannot be read.
