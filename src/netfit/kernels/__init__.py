@@ -12,6 +12,7 @@ from netfit.kernels._extension import openvino_extension
 from netfit.kernels._groups import pack_groups, unpack_groups
 from netfit.kernels._mask import pack_mask, unpack_mask
 from netfit.kernels._ops import custom_op
+from netfit.kernels._ordered import ordered_matmul
 from netfit.kernels._toolchain import Toolchain, toolchain
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "compile_c",
     "custom_op",
     "openvino_extension",
+    "ordered_matmul",
     "pack_groups",
     "pack_mask",
     "pack_planes",
