@@ -89,5 +89,5 @@ def operators(model: nn.Module, x: torch.Tensor) -> Workload:
 def stored_bytes(model: nn.Module, workload: Workload) -> int:
     """Bytes of all parameters at the precision the policy keeps them in; shared ones count once."""
     state = Quantization.of(model)
-    bits = {} if state is None else {key[0]: n for key, n in state.plan.layers.items()} | dict.fromkeys(state.bf16, 16)
-    return workload.stored_bytes(bits)
+    widths = {} if state is None else state.widths()
+    return workload.stored_bytes({name: weight for name, (weight, _) in widths.items()})

@@ -57,7 +57,7 @@ def export(
     if path.suffix not in endings:
         raise ConfigError(f"{path} must end in {' or '.join(endings)} for {runtime}")
     state = Quantization.of(model)
-    if state is not None and not all(q.scale.numel() for q in state.activations.values()):
+    if state is not None and not all(q.scale.numel() for q in state.observers()):
         raise ConfigError(f"{type(model).__name__} is not calibrated: call netfit.surgery.calibrate with real inputs")
     proto = to_onnx(model, example_inputs)
     asked = precision_marks(proto)

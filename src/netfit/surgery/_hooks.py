@@ -5,7 +5,8 @@ their own state, such as the scales of quantizers); it opens a `CallSites` conte
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -20,11 +21,15 @@ SiteKey = tuple[str, int | None]
 
 
 class CallHook(nn.Module):
-    """Acts on one operation; override `before`, `after` or both."""
+    """Acts on one operation; override `before`, `around`, `after` or several of them."""
 
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments the operation gets instead of `args` and `kwargs`."""
         return args, kwargs
+
+    def around(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the operation; for what must hold while it runs, even when it raises."""
+        return func(*args, **kwargs)
 
     def after(self, result: Any) -> Any:
         """Result the network sees instead of the operation's own."""
@@ -59,7 +64,11 @@ class Hooks(nn.Module):
         hooks = self.find(site.name, site.call)
         for hook in hooks:
             args, kwargs = hook.before(args, kwargs)
-        result = func(*args, **kwargs)
+        call = func
+        for hook in hooks:
+            if type(hook).around is not CallHook.around:
+                call = partial(_around, hook, call)
+        result = call(*args, **kwargs)
         for hook in hooks:
             result = hook.after(result)
         return result
@@ -78,6 +87,10 @@ class Hooks(nn.Module):
         if self._mode is not None:  # also reached when the forward pass raised
             self._mode.__exit__(None, None, None)
             self._mode = None
+
+
+def _around(hook: CallHook, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    return hook.around(func, args, kwargs)
 
 
 def _encode(key: SiteKey) -> str:

@@ -17,6 +17,7 @@ from netfit.errors import ConfigError, UnsupportedLayerError
 from netfit.quant import Binary, FakeQuantize
 from netfit.workload import Workload, trace
 
+from ._bits import BIT_PRECISIONS, RoundOperands
 from ._hooks import CallHook, first_tensor, hooks_of, install
 from ._plan import LAYER_KINDS, QuantPlan, plan_quantization
 from ._technique import Mechanism, Site, Stage, Technique
@@ -34,6 +35,8 @@ class Quantize(Technique):
     Args:
         weight_bits: 1 (sign times mean magnitude) to 8, 16 for bfloat16, 32 for full precision.
         act_bits: 2 to 8, 16 for bfloat16, 32 for full precision. bfloat16 is for weights and activations alike.
+            Beside 1-bit weights also 1. With 1 or 2 bits beside them only the layer itself reads rounded values
+            (see `RoundOperands`), and a join follows the tensors it reads.
 
     Raises:
         ConfigError: bits outside these ranges.
@@ -52,12 +55,14 @@ class Quantize(Technique):
     kinds: ClassVar[frozenset[str] | None] = LAYER_KINDS | {"add", "cat"}
 
     def __post_init__(self) -> None:
-        allowed = {"weight_bits": (1, 2, 3, 4, 5, 6, 7, 8, 16, 32), "act_bits": (2, 3, 4, 5, 6, 7, 8, 16, 32)}
+        allowed = {"weight_bits": (1, 2, 3, 4, 5, 6, 7, 8, 16, 32), "act_bits": (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)}
         for field, values in allowed.items():
             if getattr(self, field) not in values:
                 raise ConfigError(f"{field} must be one of {', '.join(map(str, values))}")
         if (self.weight_bits == _BF16) != (self.act_bits == _BF16):
             raise ConfigError("weight_bits and act_bits must both be 16 (bfloat16) or neither")
+        if self.act_bits == 1 and self.weight_bits != 1:
+            raise ConfigError("act_bits 1 needs weight_bits 1: a layer of 1-bit activations runs on 1-bit weights only")
         if self.act_bits == _FP32 and self.weight_bits != _FP32:
             raise ConfigError("act_bits 32 needs weight_bits 32: weights alone do not make a layer run faster")
 
@@ -108,14 +113,17 @@ class Quantize(Technique):
             raise UnsupportedLayerError(f"{missing[0][0]} has no weight of its own to quantize")
         layers = {k: t for k, t in chosen.items() if kinds[k] in LAYER_KINDS}
         joins = {k: t for k, t in chosen.items() if kinds[k] not in LAYER_KINDS}
+        bits = {k[0]: t.act_bits for k, t in layers.items() if t.precision in BIT_PRECISIONS}
+        followed = {k for k, t in joins.items() if t.precision in BIT_PRECISIONS}
         request = (
-            {k: (t.weight_bits, t.act_bits) for k, t in layers.items() if t.weight_bits < _BF16},
-            {k: t.act_bits if t.act_bits < _BF16 else None for k, t in joins.items()},
+            {k: (t.weight_bits, t.act_bits) for k, t in layers.items() if t.weight_bits < _BF16 and k[0] not in bits},
+            {k: t.act_bits if t.act_bits < _BF16 else None for k, t in joins.items() if k not in followed},
         )
         plan = plan_quantization(workload, *request)
         low = tuple(sorted({k[0] for k, t in layers.items() if t.weight_bits == _BF16}))
-        host = install(model, _hooks(plan, low))
+        host = install(model, _hooks(plan, low, bits))
         host.quant_plan, host.quant_bf16, host.quant_request = plan, low, request  # type: ignore[assignment]
+        host.quant_bits = tuple(sorted(bits))  # type: ignore[assignment]
         return model
 
 
@@ -126,6 +134,7 @@ class Quantization:
     Attributes:
         plan: layers, rounding points and shared scales.
         bf16: names of the layers that run in bfloat16.
+        bits: what rounds the operands of each w1a1 and w1a2 layer, by layer name.
         weights: quantizer of each quantized layer's weight, by layer name.
         activations: quantizer of each scale of the plan.
         request: (weight bits, activation bits) of each layer and bits of each named join, as the policy asked.
@@ -133,6 +142,7 @@ class Quantization:
 
     plan: QuantPlan
     bf16: tuple[str, ...]
+    bits: Mapping[str, RoundOperands]
     weights: Mapping[str, Any]
     activations: Mapping[Key, FakeQuantize]
     request: tuple[Mapping[Key, tuple[int, int]], Mapping[Key, int | None]]
@@ -148,7 +158,8 @@ class Quantization:
         weights = {n: next(h.quantizer for h in hs if isinstance(h, RoundWeight)) for n, hs in hooks.items()}
         points = {head: host.find(*key) for key, head in plan.points.items()}
         activations = {k: next(h.quantizer for h in hs if isinstance(h, RoundResult)) for k, hs in points.items()}
-        return cls(plan, host.quant_bf16, weights, activations, host.quant_request)  # type: ignore[arg-type]
+        bits = {n: next(h for h in host.find(n, 0) if isinstance(h, RoundOperands)) for n in host.quant_bits}  # type: ignore[union-attr]
+        return cls(plan, host.quant_bf16, bits, weights, activations, host.quant_request)  # type: ignore[arg-type]
 
     def plan_for(self, workload: Workload) -> QuantPlan:
         """The same choice planned on another form of the network, such as one with BatchNorm folded.
@@ -157,15 +168,24 @@ class Quantization:
         """
         return plan_quantization(workload, *self.request)
 
+    def widths(self) -> dict[str, tuple[int, int]]:
+        """Weight and activation bits of each layer that is not fp32."""
+        act = {k: self.plan.bits[head] for k, head in self.plan.inputs.items()}
+        low = {k[0]: (w, act[k]) for k, w in self.plan.layers.items()}
+        bits = {name: (1, hook.activation.format.bits) for name, hook in self.bits.items()}
+        return low | bits | dict.fromkeys(self.bf16, (_BF16, _BF16))
+
     def asked(self) -> dict[str, str]:
         """Precision the policy asks of each layer that is not fp32."""
-        act = {k: self.plan.bits[head] for k, head in self.plan.inputs.items()}
-        low = {k[0]: Quantize(w, act[k]).precision for k, w in self.plan.layers.items()}
-        return low | dict.fromkeys(self.bf16, "bf16")
+        return {name: Quantize(*widths).precision for name, widths in self.widths().items()}
+
+    def observers(self) -> list[FakeQuantize]:
+        """The quantizers whose range comes from data."""
+        return [*self.activations.values(), *(hook.activation for hook in self.bits.values())]
 
     def freeze(self) -> None:
         """Fix the activation scales: statistics no longer follow the data."""
-        for q in self.activations.values():
+        for q in self.observers():
             q.freeze()
 
 
@@ -203,13 +223,15 @@ class BFloat16(CallHook):
         return (*map(low, args[:2]), *args[2:]), {k: low(v) if k == "weight" else v for k, v in kwargs.items()}
 
 
-def _hooks(plan: QuantPlan, bf16: Iterable[str]) -> dict[Any, list[CallHook]]:
+def _hooks(plan: QuantPlan, bf16: Iterable[str], bits: Mapping[str, int]) -> dict[Any, list[CallHook]]:
     scales = {head: FakeQuantize.for_activation(bits) for head, bits in plan.bits.items()}
     found: dict[Any, list[CallHook]] = {}
-    for (name, _), bits in plan.layers.items():
-        found[name, None] = [RoundWeight(bits)]  # a layer called several times has one weight
+    for (name, _), weight_bits in plan.layers.items():
+        found[name, None] = [RoundWeight(weight_bits)]  # a layer called several times has one weight
     for name in bf16:
         found[name, None] = [BFloat16()]
+    for name, act_bits in bits.items():
+        found[name, None] = [RoundOperands(act_bits)]
     for key, head in plan.points.items():
         found.setdefault(key, []).append(RoundResult(scales[head]))
     return found
@@ -226,7 +248,7 @@ def calibrate(model: nn.Module, batches: Iterable[torch.Tensor | tuple[torch.Ten
         ConfigError: the model has something to calibrate but there was no batch.
     """
     state = Quantization.of(model)
-    observers = list(state.activations.values()) if state else []
+    observers = state.observers() if state else []
     for q in observers:
         q.observe()
     training, seen = model.training, 0

@@ -29,6 +29,7 @@ class Stage(IntEnum):
     PRUNE = 1
     QUANTIZE = 2
     NOISE = 3
+    MEMORY = 4
 
 
 @dataclass(frozen=True)

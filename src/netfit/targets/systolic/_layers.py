@@ -93,9 +93,8 @@ def traced(model: Any, example_inputs: tuple[Any, ...], policy: Policy | None) -
 
 
 def _asked(state: Quantization, workload: Workload) -> Bits:
-    act = {key: state.plan.bits[scale] for key, scale in state.plan.inputs.items()}
-    low = {key: (weight, act[key]) for key, weight in state.plan.layers.items()}
-    return low | {op.key: (16, 16) for op in workload if op.name in state.bf16}
+    widths = state.widths()
+    return {op.key: widths[op.name] for op in workload if op.name in widths and op.params}
 
 
 def _resolved(workload: Workload, policy: Policy) -> Bits:
