@@ -18,7 +18,11 @@ from netfit.workload import CallSites
 __all__ = ["Site", "Stage", "Technique", "known_techniques", "sites", "technique"]
 
 Mechanism = Literal["swap", "parametrization", "hook", "graph"]
-_BUILT_IN = {"quantize": "netfit.surgery:Quantize", "prune": "netfit.compress:Prune"}
+_BUILT_IN = {
+    "quantize": "netfit.surgery:Quantize",
+    "prune": "netfit.compress:Prune",
+    "save_as": "netfit.memory:SaveAs",
+}
 _REGISTERED: dict[str, type["Technique"]] = {}
 
 
