@@ -21,7 +21,6 @@ from netfit.kernels._ops import source
 
 __all__ = ["kronecker_backward", "kronecker_forward", "kronecker_ready"]
 
-_LANES = 16
 # Sums of products may be rounded once: they are compared with torch's to a tolerance, not bit for bit.
 _FLAGS = ("-ffp-contract=fast",)
 
@@ -39,9 +38,7 @@ def kronecker_ready(x: Tensor, factors: Sequence[Tensor]) -> bool:
     return os.environ.get("NETFIT_CC") != "none" and _library() is not None
 
 
-def kronecker_forward(
-    x: Tensor, factors: Sequence[Tensor], bias: Tensor | None, features: int, keep: bool = False
-) -> tuple[Tensor, Tensor | None]:
+def kronecker_forward(x: Tensor, factors: Sequence[Tensor], bias: Tensor | None, features: int) -> Tensor:
     """Multiply by a chain of factors.
 
     Args:
@@ -50,31 +47,23 @@ def kronecker_forward(
             (a, b, d). The first is applied first. x may have fewer features than it takes: the others are zero.
         bias: float32 of shape (features,), or None.
         features: of the result, which is cropped to them.
-        keep: also return what `kronecker_backward` needs.
 
     Returns:
-        The product in the layout of x, and the values between the factors (None without `keep`).
+        The product, in the layout of x.
     """
     y = x.new_empty((x.shape[0], features) if x.ndim == 2 else (x.shape[0], features, x.shape[2]))
-    kept = None
-    if keep:
-        samples = x.shape[0] if x.ndim == 2 else x.shape[2]
-        tile = 2 * _LANES if samples > _LANES else _LANES
-        between = sum(f.shape[0] * f.shape[1] * f.shape[2] for f in factors[:-1])
-        kept = x.new_empty((1 if x.ndim == 2 else x.shape[0]) * -(-samples // tile) * tile * between)
-    _call("kronecker_forward", x, y, y, factors, None, bias=bias, kept=kept)
-    return y, kept
+    _call("kronecker_forward", (x, bias, None, y), x, y, factors, ())
+    return y
 
 
 def kronecker_backward(
-    x: Tensor, factors: Sequence[Tensor], kept: Tensor, g: Tensor, input_grad: bool
+    x: Tensor, factors: Sequence[Tensor], g: Tensor, input_grad: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
-    """Gradients of `kronecker_forward`.
+    """Gradients of `kronecker_forward`; what lies between the factors is computed again.
 
     Args:
         x: its input.
         factors: its factors.
-        kept: what it kept.
         g: gradient of its result, contiguous.
         input_grad: whether the gradient of x is wanted.
 
@@ -83,22 +72,20 @@ def kronecker_backward(
     """
     dx = torch.empty_like(x) if input_grad else None
     grads = [torch.zeros_like(f) for f in factors]
-    _call("kronecker_backward", x, dx, g, factors, grads, kept=kept, g=g)
+    _call("kronecker_backward", (x, None, g, dx), x, g, factors, grads)
     return dx, grads
 
 
 def _call(
-    name: str, x: Tensor, y: Tensor | None, out: Tensor, factors: Sequence[Tensor], grads: Sequence[Tensor] | None,
-    *, bias: Tensor | None = None, kept: Tensor | None = None, g: Tensor | None = None,
-) -> None:  # fmt: skip
+    name: str, head: Sequence[Tensor | None], x: Tensor, out: Tensor, factors: Sequence[Tensor], grads: Sequence[Tensor]
+) -> None:
     """Fill the `Call` of kronecker.c: every field of it is eight bytes."""
     widest, words = 0, []
     for i, f in enumerate(factors):
         a, d, b, c = f.shape
         widest = max(widest, a * d * b, a * d * c)
         words += [a, b, c, d, c, 1, f.data_ptr(), grads[i].data_ptr() if grads else 0]
-    head = [_address(t) for t in (x, bias, g, y, kept)]
-    words = [*head, len(factors), widest, *_view(x), *_view(out), *words]
+    words = [*map(_address, head), len(factors), widest, *_view(x), *_view(out), *words]
     library = _library()
     assert library is not None, "kronecker_ready was not asked"
     if library[name](struct.pack(f"{len(words)}q", *words)):

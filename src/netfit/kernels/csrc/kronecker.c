@@ -23,7 +23,7 @@ typedef struct {
 
 typedef struct {
     const float *x, *bias, *g; /* input, bias or 0, gradient of the output */
-    float *y, *kept;           /* output, or gradient of the input; tiles between the factors, or 0 */
+    float *y;                  /* output, or gradient of the input */
     int64_t count, widest;     /* factors, and the largest number of features before or after one */
     View in, out;
     Factor factors[]; /* the first one is applied first */
@@ -126,22 +126,33 @@ static void apply(const float *x, const Factor *p, int64_t tile, const int32_t *
         multiply(x, p, 2, place, y);
 }
 
-/* grad (rows x c of a block) += g x^T, for `rows` lines of g; `xt` is x transposed, `wide` floats a lane. */
+/* grad (rows x c of a block) += g x^T, from column k, for `rows` lines of g and `count` vectors of columns; `xt` is x
+   transposed, `wide` floats a lane. */
 static inline __attribute__((always_inline)) void some_grads(const float *g, const float *xt, int64_t tile, int64_t wide,
-                                                             int rows, int64_t c, float *grad) {
-    for (int64_t k = 0; k < c; k += LANES) {
-        vec sum[8];
-        for (int j = 0; j < rows; j++) sum[j] = (vec){0};
-        for (int64_t t = 0; t < tile; t++) {
-            const vec line = *(const vec *)(xt + t * wide + k);
-            for (int j = 0; j < rows; j++) sum[j] += g[j * tile + t] * line;
+                                                             int rows, int count, int64_t k, int64_t c, float *grad) {
+    vec sum[8][2];
+    for (int j = 0; j < rows; j++)
+        for (int u = 0; u < count; u++) sum[j][u] = (vec){0};
+    for (int64_t t = 0; t < tile; t++)
+        for (int j = 0; j < rows; j++) {
+            const float factor = g[j * tile + t];
+            for (int u = 0; u < count; u++) sum[j][u] += factor * *(const vec *)(xt + t * wide + k + u * LANES);
         }
-        for (int j = 0; j < rows; j++)
-            if (k + LANES <= c)
-                *(vec *)(grad + j * c + k) += sum[j];
+    for (int j = 0; j < rows; j++)
+        for (int u = 0; u < count; u++) {
+            const int64_t at = k + u * LANES;
+            if (at + LANES <= c)
+                *(vec *)(grad + j * c + at) += sum[j][u];
             else
-                for (int64_t rest = k; rest < c; rest++) grad[j * c + rest] += sum[j][rest - k];
-    }
+                for (int64_t rest = at; rest < c; rest++) grad[j * c + rest] += sum[j][u][rest - at];
+        }
+}
+
+static inline __attribute__((always_inline)) void row_grads(const float *g, const float *xt, int64_t tile, int64_t wide,
+                                                            int rows, int64_t c, float *grad) {
+    int64_t k = 0;
+    for (; k + 2 * LANES <= wide; k += 2 * LANES) some_grads(g, xt, tile, wide, rows, 2, k, c, grad);
+    if (k < wide) some_grads(g, xt, tile, wide, rows, 1, k, c, grad);
 }
 
 /* Gradients of all blocks of a factor from the tiles of its inputs and of the gradients of its outputs. `xt` has room
@@ -169,8 +180,8 @@ static void grads(const float *x, const float *g, const Factor *p, int64_t tile,
                 for (int i = 0; i < LANES; i++) *(vec *)(xt + (t + i) * wide + k) = r[i];
             }
         int64_t j = 0;
-        for (; j + 8 <= p->b; j += 8) some_grads(out + j * tile, xt, tile, wide, 8, p->c, grad + j * p->c);
-        for (; j < p->b; j++) some_grads(out + j * tile, xt, tile, wide, 1, p->c, grad + j * p->c);
+        for (; j + 8 <= p->b; j += 8) row_grads(out + j * tile, xt, tile, wide, 8, p->c, grad + j * p->c);
+        for (; j < p->b; j++) row_grads(out + j * tile, xt, tile, wide, 1, p->c, grad + j * p->c);
     }
 }
 
@@ -185,86 +196,94 @@ static void places(const Factor *next, int64_t size, int32_t *place) {
                 for (int64_t k = 0; k < next->c; k++) place[(i * next->c + k) * next->d + l] = at++;
 }
 
+/* Memory that stays with the thread: fresh pages would cost as much as the product of a small layer. */
+static void *scratch(size_t floats, size_t ints, int32_t **place) {
+    static _Thread_local char *held;
+    static _Thread_local size_t size;
+    const size_t first = (floats * sizeof(float) + 63) / 64 * 64, wanted = (first + ints * sizeof(int32_t) + 63) / 64 * 64;
+    if (size < wanted) {
+        free(held);
+        held = aligned_alloc(64, wanted);
+        size = held ? wanted : 0;
+    }
+    *place = (int32_t *)(held + first);
+    return held;
+}
+
 static int64_t inputs(const Factor *p) { return p->a * p->c * p->d; }
 static int64_t outputs(const Factor *p) { return p->a * p->b * p->d; }
 static int64_t tile_of(View v) { return v.samples > LANES ? 2 * LANES : LANES; }
 
-/* y = factors[count - 1] ... factors[0] x + bias. Returns 1 when there is no memory. */
-int kronecker_forward(const Call *call) {
-    const View in = call->in, out = call->out;
-    const Factor *factors = call->factors;
-    const int64_t count = call->count, widest = call->widest, tile = tile_of(in);
-    float *buffer = aligned_alloc(64, (size_t)(2 * widest * tile) * sizeof(float)), *kept = call->kept;
-    int32_t *place = malloc((size_t)((count + 1) * widest) * sizeof(int32_t));
-    if (!buffer || !place) {
-        free(buffer);
-        free(place);
-        return 1;
-    }
-    places(factors, inputs(factors), place);
-    for (int64_t n = 0; n < count; n++)
-        places(n + 1 < count ? factors + n + 1 : 0, outputs(factors + n), place + (n + 1) * widest);
-    for (int64_t g = 0; g < in.groups; g++)
-        for (int64_t s = 0; s < in.samples; s += tile) {
-            const int64_t lanes = in.samples - s < tile ? in.samples - s : tile;
-            const float *from = buffer;
-            load_tile(call->x + g * in.group + s * in.sample, in, lanes, tile, place, inputs(factors), buffer);
-            for (int64_t n = 0; n < count; n++) {
-                float *to = kept && n + 1 < count ? kept : from == buffer ? buffer + widest * tile : buffer;
-                apply(from, factors + n, tile, place + (n + 1) * widest, to);
-                if (to == kept) kept += outputs(factors + n) * tile;
-                from = to;
-            }
-            store_tile(from, out, lanes, tile, call->bias, call->y + g * out.group + s * out.sample);
-        }
-    free(buffer);
-    free(place);
-    return 0;
+/* place[n]: where the values before factor n go, place[count] those of the result. */
+static void forward_places(const Factor *factors, int64_t count, int64_t widest, int32_t *place) {
+    for (int64_t n = 0; n < count; n++) places(factors + n, inputs(factors + n), place + n * widest);
+    places(0, outputs(factors + count - 1), place + count * widest);
 }
 
 static Factor transposed(const Factor *p) {
     return (Factor){p->a, p->c, p->b, p->d, p->col, p->row, p->weight, p->grad};
 }
 
-/* Gradients of the input (y, unless 0) and of the factors (added to grad), from `kept` of the forward pass and `g`. */
-int kronecker_backward(const Call *call) {
+/* y = factors[count - 1] ... factors[0] x + bias. Returns 1 when there is no memory. */
+int kronecker_forward(const Call *call) {
     const View in = call->in, out = call->out;
     const Factor *factors = call->factors;
     const int64_t count = call->count, widest = call->widest, tile = tile_of(in);
-    const float *kept = call->kept;
-    float *buffer = aligned_alloc(64, (size_t)((4 * widest + 2 * LANES) * tile) * sizeof(float));
-    int32_t *place = malloc((size_t)((count + 2) * widest) * sizeof(int32_t)), *first = place + (count + 1) * widest;
-    if (!buffer || !place) {
-        free(buffer);
-        free(place);
-        return 1;
-    }
-    places(factors, inputs(factors), first);
-    for (int64_t n = 0; n <= count; n++) { /* place[n]: how the gradient after n factors lies */
-        const Factor next = transposed(factors + (n ? n - 1 : 0));
-        places(n ? &next : 0, n ? outputs(factors + n - 1) : inputs(factors), place + n * widest);
+    int32_t *place;
+    float *buffer = scratch((size_t)(2 * widest * tile), (size_t)((count + 1) * widest), &place);
+    if (!buffer) return 1;
+    forward_places(factors, count, widest, place);
+    for (int64_t g = 0; g < in.groups; g++)
+        for (int64_t s = 0; s < in.samples; s += tile) {
+            const int64_t lanes = in.samples - s < tile ? in.samples - s : tile;
+            float *from = buffer, *to = buffer + widest * tile;
+            load_tile(call->x + g * in.group + s * in.sample, in, lanes, tile, place, inputs(factors), from);
+            for (int64_t n = 0; n < count; n++) {
+                apply(from, factors + n, tile, place + (n + 1) * widest, to);
+                float *done = to;
+                to = from;
+                from = done;
+            }
+            store_tile(from, out, lanes, tile, call->bias, call->y + g * out.group + s * out.sample);
+        }
+    return 0;
+}
+
+/* Gradients of the input (y, unless 0) and of the factors (added to grad). The values between the factors are computed
+   again: in the cache that is cheaper than keeping them in main memory. */
+int kronecker_backward(const Call *call) {
+    const View in = call->in, out = call->out;
+    const Factor *factors = call->factors;
+    const int64_t count = call->count, widest = call->widest, tile = tile_of(in), line = widest * tile;
+    int32_t *place;
+    float *buffer = scratch((size_t)((count + 3) * line + LANES * tile), (size_t)(2 * (count + 1) * widest), &place);
+    if (!buffer) return 1;
+    float *values = buffer + 2 * line, *xt = values + count * line;
+    int32_t *back_place = place + (count + 1) * widest;
+    forward_places(factors, count, widest, place);
+    places(0, inputs(factors), back_place);
+    for (int64_t n = 0; n < count; n++) {
+        const Factor back = transposed(factors + n);
+        places(&back, outputs(factors + n), back_place + (n + 1) * widest);
     }
     for (int64_t g = 0; g < in.groups; g++)
         for (int64_t s = 0; s < in.samples; s += tile) {
             const int64_t lanes = in.samples - s < tile ? in.samples - s : tile;
-            float *from = buffer, *to = buffer + widest * tile, *x = buffer + 2 * widest * tile, *xt = x + widest * tile;
-            load_tile(call->x + g * in.group + s * in.sample, in, lanes, tile, first, inputs(factors), x);
-            load_tile(call->g + g * out.group + s * out.sample, out, lanes, tile, place + count * widest,
+            float *from = buffer, *to = buffer + line;
+            load_tile(call->x + g * in.group + s * in.sample, in, lanes, tile, place, inputs(factors), values);
+            for (int64_t n = 0; n + 1 < count; n++)
+                apply(values + n * line, factors + n, tile, place + (n + 1) * widest, values + (n + 1) * line);
+            load_tile(call->g + g * out.group + s * out.sample, out, lanes, tile, back_place + count * widest,
                       outputs(factors + count - 1), from);
-            for (int64_t n = 0; n + 1 < count; n++) kept += outputs(factors + n) * tile;
-            const float *now = kept;
             for (int64_t n = count - 1; n >= 0; n--) {
                 const Factor back = transposed(factors + n);
-                if (n) now -= inputs(factors + n) * tile;
-                grads(n ? now : x, from, factors + n, tile, xt);
-                if (n || call->y) apply(from, &back, tile, place + n * widest, to);
+                grads(values + n * line, from, factors + n, tile, xt);
+                if (n || call->y) apply(from, &back, tile, back_place + n * widest, to);
                 float *done = to;
                 to = from;
                 from = done;
             }
             if (call->y) store_tile(from, in, lanes, tile, 0, call->y + g * in.group + s * in.sample);
         }
-    free(buffer);
-    free(place);
     return 0;
 }
