@@ -1,0 +1,154 @@
+"""What noisy training did to a network: signal power, weight growth, self-binarization."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netfit.errors import ConfigError, did_you_mean
+from netfit.surgery import CallHook, install, plain
+from netfit.surgery import sites as all_sites
+from netfit.train import evaluate
+from netfit.workload import CallSites
+
+from ._injection import Injection, sites
+from ._noise import Gaussian, MultiplicativeGaussian
+
+__all__ = ["binarization_gap", "binarization_index", "signal_power", "snr_db", "weight_before"]
+
+Key = tuple[str, int]
+
+
+def signal_power(model: nn.Module, x: Tensor) -> dict[Key, float]:
+    """Mean square of the tensor at every site, without noise.
+
+    Args:
+        model: run once in evaluation mode.
+        x: a batch of real inputs.
+
+    >>> signal_power(nn.ReLU(), torch.tensor([[-2.0, 2.0]]))
+    {('input', 0): 4.0, ('', 0): 2.0}
+    """
+    net = plain(model).eval()
+    wanted = {s.key for s in sites(net, x)}
+    found = {("input", 0): x.square().mean().item()}
+
+    def measure(site: Any, func: Any, args: Any, kwargs: Any) -> Any:
+        result = func(*args, **kwargs)
+        first = result[0] if isinstance(result, tuple) else result
+        if (site.name, site.call) in wanted:
+            found[site.name, site.call] = first.detach().square().mean().item()
+        return result
+
+    with torch.no_grad(), CallSites(net, measure):
+        net(x)
+    return found
+
+
+def snr_db(power: float, noise: Gaussian) -> float:
+    """Signal-to-noise ratio at one site in dB.
+
+    Args:
+        power: mean square of the signal; see `signal_power`.
+        noise: with its standard deviations in the units of the signal.
+
+    Raises:
+        ConfigError: the noise is zero, or relative to the tensor.
+
+    >>> from netfit.analog import AdditiveGaussian
+    >>> snr_db(4.0, AdditiveGaussian(0.2)), snr_db(4.0, MultiplicativeGaussian(0.1))
+    (20.0, 20.0)
+    """
+    hook = noise.hook(("", 0))
+    std = float(hook.std)
+    if hook.relative_to is not None:
+        raise ConfigError("snr_db needs noise in units of the signal, not relative to it")
+    variance = (std * hook.share) ** 2 + power * (std * (1 - hook.share)) ** 2
+    if variance == 0 or power <= 0:
+        raise ConfigError(f"no signal-to-noise ratio of power {power} and noise variance {variance}")
+    return round(10 * float(torch.log10(torch.tensor(power / variance, dtype=torch.float64))), 9)
+
+
+def weight_before(model: nn.Module, site: Key, *example_inputs: Tensor) -> Tensor | None:
+    """Weight of the last layer that runs before (or at) a site; None in front of the first layer.
+
+    Additive noise at the site makes it grow in training.
+    """
+    found = None
+    for s in all_sites(plain(model), *example_inputs):
+        weight = dict(model.named_parameters()).get(f"{s.name}.weight")
+        if weight is not None and weight.dim() >= 2:
+            found = weight.detach()
+        if s.key == site:
+            return found
+    raise ConfigError(f"no site {site[0]!r}")
+
+
+def binarization_index(x: Tensor) -> float:
+    """``E[|x|]^2 / E[x^2]``: 1 when all values are +a or -a, 0.75 uniform, 0.64 Gaussian.
+
+    >>> binarization_index(torch.tensor([2.0, -2.0, 2.0]))
+    1.0
+    """
+    return (x.abs().mean().square() / x.square().mean()).item()
+
+
+class _Sign(CallHook):
+    """Two levels in place of a tensor: zero or below, and the mean positive value; with both signs, plus and minus."""
+
+    def __init__(self, mean: float, signed: bool) -> None:
+        super().__init__()
+        self.mean, self.signed = mean, signed
+
+    def after(self, result: Any) -> Any:
+        """Sign times mean magnitude, or 0 and the mean."""
+        return self.mean * (result.sign() if self.signed else (result > 0).to(result.dtype))
+
+
+def binarization_gap(model: nn.Module, site: Key, data: tuple[Tensor, Tensor], std: float, seed: int = 0) -> float:
+    """Accuracy lost when the tensor at a site is replaced by its sign times its mean magnitude, noise present.
+
+    Small when training under strong multiplicative noise has made the network use signs only: self-binarization
+    ("Walking Noise", 2022).
+
+    Args:
+        model: trained with multiplicative noise there; its own noise is taken off.
+        site: (name, call).
+        data: inputs (n, ...) and labels (n,).
+        std: of the multiplicative noise behind the site.
+        seed: of the noise.
+
+    Raises:
+        ConfigError: there is no such site.
+    """
+    x, y = data
+    net = plain(model).eval()
+    found = next((s for s in sites(net, x[:2]) if s.key == site), None)
+    if found is None:
+        raise ConfigError(f"no site {site[0]!r}; {did_you_mean(site[0], [s.name for s in sites(net, x[:2])])}")
+    accuracies = []
+    for binary in (False, True):
+        changed = plain(net)
+        if binary:
+            install(changed, {site: _Sign(*_levels(net, site, x[:1000]))})
+        install(changed, {site: MultiplicativeGaussian(std).hook(site)})
+        Injection(changed).draw_from("exact", seed)
+        accuracies.append(evaluate(changed, x, y))
+    return accuracies[0] - accuracies[1]
+
+
+def _levels(net: nn.Module, site: Key, x: Tensor) -> tuple[float, bool]:
+    seen: list[Tensor] = []
+
+    class Look(CallHook):
+        def after(self, result: Any) -> Any:
+            seen.append(result)
+            return result
+
+    copy = plain(net)
+    install(copy, {site: Look()})
+    with torch.no_grad():
+        copy(x)
+    signed = bool((seen[0] < 0).any())
+    values = seen[0].abs() if signed else seen[0][seen[0] > 0]
+    return (values.mean().item() if len(values) else 0.0), signed
