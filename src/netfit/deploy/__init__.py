@@ -3,8 +3,9 @@
 from ._convert import to_onnx
 from ._export import Exported, export
 from ._fidelity import Fidelity, Substituted, fidelity, verify
+from ._grid import Grid
 from ._probe import Probe
-from ._qdq import Grid, QuantSpec, quantize
+from ._qdq import QuantSpec, quantize
 from ._reslice import reslice
 from ._sessions import ExecutedLayer, Session, open_session
 

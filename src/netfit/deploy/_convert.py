@@ -10,12 +10,14 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from netfit.errors import UnsupportedLayerError
+from netfit.quant import FakeQuantize
 from netfit.surgery import Quantization, plain
 from netfit.workload import Op, Workload, from_program
 
+from ._grid import Grid
 from ._onnx import lower, open_program
 from ._program import fold_batch_norm
-from ._qdq import Grid, QuantSpec, mark, quantize
+from ._qdq import QuantSpec, mark, quantize
 
 _VIEWS = ("identity", "dropout", "reshape", "flatten", "squeeze", "unsqueeze")
 # What an uncalibrated network is timed with. Runtimes merge a ReLU or ReLU6 only into a grid that lies inside its
@@ -67,7 +69,8 @@ def with_policy(proto: Any, state: Quantization, workload: Workload, steps: Mapp
     tensors = _grids(state, workload, values)
     layers = {_node(op): steps[op.params["weight"].name] for op in workload if op.key in state.plan.layers}
     low = frozenset(_node(op) for op in workload if op.name in state.bf16 and op.params)
-    return mark(quantize(proto, QuantSpec(tensors, layers, low)), _asked(state, workload, tensors))
+    spec = QuantSpec(tensors, layers, low, _bit_grids(state, workload))
+    return mark(quantize(proto, spec), _asked(state, workload, tensors))
 
 
 def _node(op: Op) -> str:
@@ -87,9 +90,15 @@ def _round_weights(program: ExportedProgram, workload: Workload, state: Quantiza
     """Put rounded weights into the program, before batch norm is folded; returns their steps by parameter name."""
     steps: dict[str, torch.Tensor] = {}
     for op in workload:
-        if op.key not in state.plan.layers or op.params["weight"].name in steps:
+        if op.key in state.plan.layers:
+            quantizer = state.weights[op.name]
+        elif op.name in state.bits and op.params:
+            quantizer = state.bits[op.name].weight
+        else:
             continue
-        name, quantizer = op.params["weight"].name, state.weights[op.name]
+        name = op.params["weight"].name
+        if name in steps:
+            continue
         with torch.no_grad():
             w = quantizer(program.state_dict[name].detach())
         program.state_dict[name] = nn.Parameter(w, requires_grad=False)
@@ -111,10 +120,18 @@ def _grids(state: Quantization, workload: Workload, values: set[str]) -> dict[st
             value = maker[value].inputs[0].name
         if value not in values:
             raise UnsupportedLayerError(f"the result of {key[0]} cannot be quantized: its ONNX graph does not have it")
-        quantizer = state.activations[head]
-        if quantizer.scale.numel():
-            scale, zero_point, least, most = quantizer.qparams()
-            grids[value] = Grid(float(scale), int(zero_point), most - least + 1)
-        else:
-            grids[value] = _PLACEHOLDER
+        grids[value] = _grid(state.activations[head])
     return grids
+
+
+def _grid(quantizer: FakeQuantize, placeholder: Grid = _PLACEHOLDER) -> Grid:
+    if not quantizer.scale.numel():
+        return placeholder
+    scale, zero_point, least, most = quantizer.qparams()
+    return Grid(float(scale), int(zero_point), most - least + 1)
+
+
+def _bit_grids(state: Quantization, workload: Workload) -> dict[str, Grid]:
+    """Grid of the input of every 1-bit layer, by ONNX node name."""
+    chosen = {_node(op): state.bits[op.name].activation for op in workload if op.name in state.bits and op.params}
+    return {name: _grid(q, Grid(1.0, 0, 2**q.format.bits)) for name, q in chosen.items()}

@@ -12,6 +12,7 @@ from netfit.errors import ConfigError, did_you_mean, require
 from netfit.io import write_bytes
 from netfit.surgery import Quantization
 
+from ._bits import refuse_bit_layers
 from ._convert import to_onnx
 from ._openvino import read, write_ir
 from ._sessions import RUNTIMES, precision_marks
@@ -47,7 +48,8 @@ def export(
 
     Raises:
         ConfigError: unknown runtime or ending, or a quantizer that has seen no data.
-        UnsupportedLayerError: the network cannot be exported, or a tensor to quantize is gone from the file's graph.
+        UnsupportedLayerError: the network cannot be exported, a tensor to quantize is gone from the file's graph, or
+            there is no kernel for a 1-bit layer.
         ArtifactError: the file cannot be written.
     """
     path = Path(path)
@@ -60,6 +62,8 @@ def export(
     if state is not None and not all(q.scale.numel() for q in state.observers()):
         raise ConfigError(f"{type(model).__name__} is not calibrated: call netfit.surgery.calibrate with real inputs")
     proto = to_onnx(model, example_inputs)
+    if runtime == "onnxruntime":
+        refuse_bit_layers(proto)
     asked = precision_marks(proto)
     if path.suffix == ".xml":
         low = {name for name, precision in precision_marks(proto).items() if precision == "bf16"}

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from netfit.errors import ConfigError, require
 
+from ._bits import refuse_bit_layers
 from ._onnx import LAYERS
 from ._sessions import Array, ExecutedLayer, Session, load_onnx, typical
 
@@ -28,6 +29,7 @@ class ORTSession(Session):
         self._ort = require("onnxruntime", "export")
         self.threads, self._profile = threads, profile
         self._proto = load_onnx(source)
+        refuse_bit_layers(self._proto)
         self._session = self._open()
 
     def _open(self, **options: Any) -> Any:

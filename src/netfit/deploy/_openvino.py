@@ -10,11 +10,14 @@ import numpy as np
 
 from netfit.errors import ConfigError, TargetError, require
 
+from ._bits import OPERATOR
+from ._extension import add_operators
 from ._sessions import Array, ExecutedLayer, Session, load_onnx, precision_marks, typical
 
 _PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}
 _LAYERS = {"Convolution", "GroupConvolution", "MatMul"}
 _INNER = "/WithoutBiases"  # what OpenVINO appends to a layer whose bias it adds separately
+_REFERENCE = "Reference"  # OpenVINO's word for an operator that brings its own code
 _NOT_EXECUTED = {"Const", "Input", "Output", "Parameter", "Result"}
 
 
@@ -89,6 +92,7 @@ class OpenVINOSession(Session):
 
     def _executed(self, compiled: Any) -> list[ExecutedLayer]:
         known = {_base(op) for op in self._model.get_ops()}
+        bits = self._bit_layers()
         executed = []
         for op in compiled.get_runtime_model().get_ordered_ops():
             info = op.get_rt_info()
@@ -96,9 +100,16 @@ class OpenVINOSession(Session):
             if kind not in _NOT_EXECUTED:
                 name, *fused = _sites(op)
                 raw = str(info["runtimePrecision"].value)
+                if name in bits and kind == _REFERENCE:
+                    kind, raw = OPERATOR, bits[name]
                 kept = tuple(f for f in fused if f in known and not f.endswith(("/Quantize", "/Dequantize")))
                 executed.append(ExecutedLayer(name, kind, _PRECISIONS.get(raw, raw), kept))
         return executed
+
+    def _bit_layers(self) -> dict[str, str]:
+        """Precision of each 1-bit layer: what its own operator is told to compute."""
+        ops = [op for op in self._model.get_ops() if op.get_type_name() == OPERATOR]
+        return {_base(op): f"w1a{op.get_attributes()['bits']}" for op in ops}
 
     def profile(self, x: Array | Sequence[Array] | None = None, runs: int = 128) -> list[tuple[str, float]]:
         if not self._profile:
@@ -132,8 +143,10 @@ def read(source: Path | Any, core: Any, *, mark: bool = True) -> Any:
     With `mark`, layers that the file asks to stay float32 beside bfloat16 ones are marked so.
     """
     if isinstance(source, Path) and source.suffix == ".xml":
+        add_operators(core, source)
         return _parsed(core, source)
     proto = load_onnx(source)
+    add_operators(core, proto)
     model = _parsed(core, proto.SerializeToString())
     # OpenVINO names a layer that makes a network output after the output.
     made_by = {v: n.name for n in proto.graph.node for v in n.output}

@@ -1,18 +1,21 @@
 """Quantization written into an ONNX graph as QuantizeLinear/DequantizeLinear pairs.
 
 Both runtimes turn these pairs into integer kernels, and only where they stand exactly so: one pair for each tensor,
-shared by all its readers; integer weights per output channel; an int32 bias at the product of the two scales.
+shared by all its readers; integer weights per output channel; an int32 bias at the product of the two scales. 1-bit
+layers are no pairs: they become operators of their own, which round what they read.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netfit.errors import ConfigError, did_you_mean, require
 
+from ._bits import DOMAIN, bit_conv, bit_precision
+from ._grid import Grid
 from ._onnx import LAYERS
 
 # These only move or select values, so their result lies on the grid of what they read.
@@ -30,14 +33,6 @@ _SAME_GRID = (
 )
 
 
-class Grid(NamedTuple):
-    """Where the values of a tensor lie: ``x = scale * (q - zero_point)`` with q of 0 to ``levels - 1``."""
-
-    scale: float
-    zero_point: int = 0
-    levels: int = 256
-
-
 @dataclass(frozen=True)
 class QuantSpec:
     """What to quantize, in ONNX names.
@@ -47,11 +42,14 @@ class QuantSpec:
         layers: node name -> weight scales, float32 (out_channels,). Its input must be in `tensors`, or be made from
             one by operators that only move values (pooling by maximum, reshapes).
         bf16: nodes to compute in bfloat16 where the runtime can; all others stay as they are.
+        bits: node name -> grid of 2 or 4 levels that its input is rounded to, for it alone. Its weight becomes sign
+            times mean magnitude.
     """
 
     tensors: Mapping[str, Grid] = field(default_factory=dict)
     layers: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     bf16: frozenset[str] = frozenset()
+    bits: Mapping[str, Grid] = field(default_factory=dict)
 
 
 def quantize(proto: Any, spec: QuantSpec) -> Any:
@@ -65,6 +63,7 @@ def quantize(proto: Any, spec: QuantSpec) -> Any:
 
     Raises:
         ConfigError: a name is not in the model, or a layer reads a tensor that is not quantized.
+        UnsupportedLayerError: a 1-bit layer is no plain two-dimensional convolution.
     """
     onnx = require("onnx", "export")
     result = onnx.ModelProto()
@@ -74,6 +73,7 @@ def quantize(proto: Any, spec: QuantSpec) -> Any:
     nodes = [n for i in result.graph.input for n in graph.pair(i.name)]
     for node in list(result.graph.node):
         own = list(graph.layer(node))
+        graph.bit_layer(node)
         node.input[:] = [f"{v}/dq" if v in graph.tensors else v for v in node.input]
         nodes += [*own, node, *(n for v in node.output for n in graph.pair(v))]
     del result.graph.node[:]
@@ -82,7 +82,10 @@ def quantize(proto: Any, spec: QuantSpec) -> Any:
     kept = [t for t in result.graph.initializer if t.name in used]
     del result.graph.initializer[:]
     result.graph.initializer.extend(kept)
-    return mark(result, dict.fromkeys(spec.layers, "int8") | dict.fromkeys(spec.bf16, "bf16"))
+    if spec.bits:
+        result.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+    bits = {name: bit_precision(grid) for name, grid in spec.bits.items()}
+    return mark(result, dict.fromkeys(spec.layers, "int8") | dict.fromkeys(spec.bf16, "bf16") | bits)
 
 
 def mark(proto: Any, asked: Mapping[str, str]) -> Any:
@@ -110,7 +113,7 @@ class _Graph:
         names = {n.name for n in self.graph.node if n.op_type in LAYERS}
         values = {i.name for i in self.graph.input} | set(self.made_by)
         for what, asked, known in (
-            ("layer", {*self.spec.layers, *self.spec.bf16}, names),
+            ("layer", {*self.spec.layers, *self.spec.bf16, *self.spec.bits}, names),
             ("tensor", set(self.spec.tensors), values),
         ):
             for name in sorted(asked - known):
@@ -173,6 +176,20 @@ class _Graph:
             product = (input_scale * scales).astype(np.float32)
             node.input[2] = f"{node.name}/bias"
             yield self._dequantize(node.input[2], np.rint(b / product).astype(np.int32), product, 0)
+
+    def bit_layer(self, node: Any) -> None:
+        """Put the 1-bit operator in the place of a layer."""
+        if node.name not in self.spec.bits:
+            return
+        array = require("onnx", "export").numpy_helper.to_array
+        bias = self._bias(node)
+        made, tensors = bit_conv(
+            node, array(self.constants[node.input[1]]), None if bias is None else array(self.constants[bias]),
+            self.spec.bits[node.name],
+        )  # fmt: skip
+        for name, value in tensors.items():
+            self.constant(name, value)
+        node.CopyFrom(made)
 
     def _bias(self, node: Any) -> str | None:
         return str(node.input[2]) if node.op_type != "MatMul" and len(node.input) > 2 and node.input[2] else None

@@ -29,7 +29,7 @@ class ExecutedLayer:
     Attributes:
         name: call site it computes, or the runtime's own name for what it added (a layout change, a cast).
         kind: the runtime's word for it, such as ``"Convolution"`` or ``"QLinearConv"``.
-        precision: ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"int8"``.
+        precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, ``"int8"``, ``"w1a1"`` or ``"w1a2"``.
         fused: further call sites computed by the same kernel, where the runtime tells.
     """
 
@@ -109,6 +109,8 @@ def open_session(
 
     Raises:
         ConfigError: unknown runtime, unreadable file, or a file this runtime does not read.
+        UnsupportedLayerError: the network has 1-bit layers, and the runtime is not OpenVINO.
+        TargetUnavailable: the network has 1-bit layers, and there is no C++ compiler to build their kernels.
         MissingExtraError: the runtime is not installed.
     """
     if runtime not in RUNTIMES:
