@@ -1,4 +1,7 @@
 from ._version import __version__ as __version__
+from .analog import AdditiveGaussian as AdditiveGaussian
+from .analog import MixedGaussian as MixedGaussian
+from .analog import MultiplicativeGaussian as MultiplicativeGaussian
 from .compress import Prune as Prune
 from .errors import NetfitError as NetfitError
 from .seeding import seed_everything as seed_everything

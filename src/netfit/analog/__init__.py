@@ -4,23 +4,29 @@ Also here: `schedules` of the noise, `diagnostics` of what training under noise 
 accumulation) and `crossbar` (resistive memory).
 """
 
+from ._constant_scale import ConstantScale
+from ._environment import environment, robustness
+from ._harden import harden
 from ._injection import Injection, sites
-from ._midpoint import Midpoint, combine_midpoints, midpoint, multi_execution
+from ._midpoint import combine_midpoints, midpoint, multi_execution
 from ._noise import AdditiveGaussian, MixedGaussian, MultiplicativeGaussian
 from ._trainer import Trainer
 from ._walk import Walk, walk
 
 __all__ = [
     "AdditiveGaussian",
+    "ConstantScale",
     "Injection",
-    "Midpoint",
     "MixedGaussian",
     "MultiplicativeGaussian",
     "Trainer",
     "Walk",
     "combine_midpoints",
+    "environment",
+    "harden",
     "midpoint",
     "multi_execution",
+    "robustness",
     "sites",
     "walk",
 ]

@@ -19,9 +19,14 @@ __all__ = ["Site", "Stage", "Technique", "known_techniques", "sites", "technique
 
 Mechanism = Literal["swap", "parametrization", "hook", "graph"]
 _BUILT_IN = {
+    "additive_gaussian": "netfit.analog:AdditiveGaussian",
+    "multiplicative_gaussian": "netfit.analog:MultiplicativeGaussian",
+    "mixed_gaussian": "netfit.analog:MixedGaussian",
+    "constant_scale": "netfit.analog:ConstantScale",
     "quantize": "netfit.surgery:Quantize",
     "prune": "netfit.compress:Prune",
     "save_as": "netfit.memory:SaveAs",
+    "saturating_mac": "netfit.analog.mac:SaturatingMAC",
 }
 _REGISTERED: dict[str, type["Technique"]] = {}
 
