@@ -1,5 +1,6 @@
 """Compress a network: channel groups and their slicing, sensitivity, the search for a policy, retraining, the job."""
 
+from ._families import family_policy
 from ._groups import plan_channels
 from ._importance import importance
 from ._job import compress
@@ -22,6 +23,7 @@ __all__ = [
     "Sensitivity",
     "Settings",
     "compress",
+    "family_policy",
     "importance",
     "plan_channels",
     "retrain",

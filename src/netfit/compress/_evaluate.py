@@ -1,5 +1,7 @@
 """How good is a candidate before any training: build it, refresh its statistics, score it on held-out images."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -27,27 +29,45 @@ class Evaluator:
         space: what a candidate chooses from.
         calibration: training inputs for BatchNorm statistics and activation scales (n, ...).
         held_out: inputs and labels the score is measured on; never those of the test split.
+        scores: importance of the channels (size,) of some groups; by their weights' L1 norm in the others.
     """
 
     def __init__(
-        self, model: nn.Module, space: SearchSpace, calibration: Tensor, held_out: tuple[Tensor, Tensor]
+        self,
+        model: nn.Module,
+        space: SearchSpace,
+        calibration: Tensor,
+        held_out: tuple[Tensor, Tensor],
+        scores: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.model, self.space = model.eval(), space
         self.calibration, self.held_out = calibration, held_out
-        self._scores = importance(model, space.plan.free) if space.plan.free else {}
+        self._scores = (importance(model, space.plan.free) if space.plan.free else {}) | dict(scores or {})
+
+    def shape(self, candidate: Candidate) -> nn.Module:
+        """The candidate with the trained weights and stale statistics: enough to time it."""
+        small = self._sliced(candidate)
+        self._quantized(small, candidate)
+        return small.eval()
 
     def build(self, candidate: Candidate) -> nn.Module:
         """The candidate as a network with the trained weights, refreshed statistics and calibrated scales."""
-        space = self.space
-        pruned = {g: n for g, n in candidate.keep.items() if n < space.plan[g].size}
-        small = slice_model(self.model, space.plan, pruned, self._scores)
-        if pruned:
+        small = self._sliced(candidate)
+        if any(n < self.space.plan[g].size for g, n in candidate.keep.items()):
             recalibrate(small, self.calibration)
-        chosen = space.quantizers(candidate)
-        if chosen:
-            Quantize.install(small, space.workload, chosen)
+        if self._quantized(small, candidate):
             calibrate(small, self.calibration.split(CALIBRATION_BATCH))
         return small.eval()
+
+    def _sliced(self, candidate: Candidate) -> nn.Module:
+        pruned = {g: n for g, n in candidate.keep.items() if n < self.space.plan[g].size}
+        return slice_model(self.model, self.space.plan, pruned, self._scores)
+
+    def _quantized(self, model: nn.Module, candidate: Candidate) -> bool:
+        chosen = self.space.quantizers(candidate)
+        if chosen:
+            Quantize.install(model, self.space.workload, chosen)
+        return bool(chosen)
 
     def score(self, model: nn.Module) -> float:
         """Share of the held-out inputs the network classifies as labelled.

@@ -3,8 +3,9 @@
 Every stage leaves its result in the run directory, so a killed job goes on where it was.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,21 @@ from netfit.errors import ConfigError, JobError
 from netfit.io import read_artifact
 from netfit.models import Recipe, recipe
 from netfit.runs import Run
-from netfit.search import Row
 from netfit.seeding import derive, seed_everything
 from netfit.surgery import load, open_model, save
-from netfit.targets import Target
-from netfit.train import evaluate, fit
+from netfit.targets import Target, parse
+from netfit.train import fit
 
-from ._cost import Meter, meter
+from ._cost import HostMeter, Meter, meter
 from ._evaluate import Evaluator
+from ._families import family
+from ._found import Found, by_family, by_search
+from ._ladder import Ladder
 from ._result import deployed
-from ._retrain import retrain
 from ._search import Search
 from ._settings import Settings
-from ._space import Candidate, SearchSpace, search_space
+from ._space import SearchSpace, search_space
+from ._specialise import specialisation
 from ._steps import useful_steps
 
 __all__ = ["Settings", "compress"]
@@ -58,13 +61,14 @@ def compress(
         model: built-in name, factory, or saved artifact.
         data: name of a data set.
         target: where it shall run.
-        latency: goal, as a fraction of the uncompressed network's time on the same target.
+        latency: goal, as a fraction of the uncompressed network's time on the same target; 1 for a family that has no
+            goal but its precision.
         run: directory of the job; holds ``policy.toml``, ``model/`` and ``result.json`` at the end.
         settings: everything that has a default.
         progress: called with a stage name and its numbers.
 
     Returns:
-        What ``result.json`` holds.
+        What ``result.json`` holds; of a joined run only what it did for the search of the process that owns it.
 
     Raises:
         ConfigError: an argument cannot be used.
@@ -73,11 +77,13 @@ def compress(
     s = settings or Settings()
     if not 0 < latency <= 1:
         raise ConfigError(f"latency must be a fraction of today's, above 0 and at most 1; got {latency}")
-    job = _Job(model, data, target, latency, run, s, progress or (lambda stage, facts: None))
+    if s.family and family(s.family).prunes and latency == 1:
+        raise ConfigError(f"family {s.family!r} removes channels until a latency is met: give one below 1")
+    job = Job(model, data, target, latency, run, s, progress or (lambda stage, facts: None))
     return job.work()
 
 
-class _Job:
+class Job:
     """State of one job; the methods are its stages, in order."""
 
     def __init__(
@@ -85,12 +91,15 @@ class _Job:
     ) -> None:
         self.spec, self.data, self.target, self.goal = spec, data, target, goal
         self.run, self.settings, self.progress = run, settings, progress
+        self.others = {text: parse(text) for text in settings.also}
+        self.name = str(run.arguments.get("target", target.fingerprint().get("target", "target")))
         seed_everything(run.seed)
         self.train_set, held = self._split(data)
         self.test_set = datasets.load(data, "test")
         datasets.check_disjoint(self.train_set, held)
         self.held = held.tensors()
         self.classes, self.shape = len(self.train_set.classes), self.train_set.shape
+        self.example = (torch.zeros(1, *self.shape),)
         self.recipe = _recipe(spec)
         self.epochs = settings.epochs or self.recipe.epochs
 
@@ -100,30 +109,23 @@ class _Job:
 
     def work(self) -> dict[str, Any]:
         model, trained = self._open()
-        example = (torch.zeros(1, *self.shape),)
         # The structure is enough for the space, and what is wrong with it should not be found after the training.
-        space = search_space(
-            model, torch.zeros(2, *self.shape), target=self.target, methods=self.settings.methods,
-            ignore=self.settings.ignore,
-        )  # fmt: skip
+        space = self.space(model, self.target)
         base = model if trained else self._trained(model)
-        gauge = self._meter(base, example)
-        calibration = self.train_set.tensors(range(min(CALIBRATION, len(self.train_set))))[0]
-        scored = (self.held[0][:SCORED], self.held[1][:SCORED])
-        space = self._stepped(space, base, gauge, calibration)
-        evaluator = Evaluator(base, space, calibration, scored)
-        rows = self._search(space, evaluator, gauge)
-        chosen, met = self._choose(rows, space, evaluator)
-        candidate = space.candidate(chosen["params"])
-        policy = space.policy(candidate)
-        policy.save(self.run.path / "policy.toml")
-        small, history = self._retrained(base, evaluator.build(candidate), met)
+        gauge = self.meter(base, self.target)
+        chosen = family(self.settings.family) if self.settings.family else None
+        found = by_search(self, space, base, gauge) if chosen is None else by_family(self, chosen, space, base, gauge)
+        if found is None:
+            return {"kind": "compress", "joined": True, "trials": self.settings.trials}
+        found.policy.save(self.run.path / "policy.toml")
         self.progress("deploy", {})
-        result = self.run.stage(
-            "deploy", lambda: deployed(self, base, small, policy, space, candidate, gauge, rows, chosen, history)
-        )
+        result = self.run.stage("deploy", lambda: deployed(self, base, gauge, found))
+        if self.others and found.search is not None:
+            searches = {name: self._other(name, target, base) for name, target in self.others.items()}
+            both = {self.name: found.search, **searches}
+            result["also"] = self.run.stage("also", lambda: specialisation(both))
         self.run.write_result(result)
-        self._judge(result, rows)
+        self._judge(result, found)
         return result
 
     # -- stages ------------------------------------------------------------------------------------------------
@@ -138,6 +140,11 @@ class _Job:
             raise ConfigError(f"{self.spec} returns {found} values a sample, {self.data} has {self.classes} classes")
         return model, trained
 
+    def space(self, model: nn.Module, target: Target) -> SearchSpace:
+        """What can be chosen for the network on a target."""
+        methods, ignore = self.settings.methods, self.settings.ignore
+        return search_space(model, torch.zeros(2, *self.shape), target=target, methods=methods, ignore=ignore)
+
     def _trained(self, model: nn.Module) -> nn.Module:
         """The network after training, from disk when it was trained before."""
         place = self.run.path / "base"
@@ -149,90 +156,64 @@ class _Job:
                 weight_decay=r.weight_decay, seed=derive(self.run.seed, "base"), augment=r.augment,
                 checkpoint=self.run.path / "stages" / "base", progress=lambda f: self.progress("train", f),
             )  # fmt: skip
-            save(model, place, spec=self.spec, num_classes=self.classes, example_inputs=[torch.zeros(1, *self.shape)])
+            save(model, place, spec=self.spec, num_classes=self.classes, example_inputs=self.example)
             return {"loss": history.loss[-1]}
 
         self.run.stage("base", train)
         original, _ = open_model(self.spec, num_classes=self.classes, in_shape=self.shape)
         return load(place, model=original).model
 
-    def _meter(self, base: nn.Module, example: tuple[Tensor, ...]) -> Meter:
+    def meter(self, base: nn.Module, target: Target, name: str = "") -> Meter:
+        """The meter of a target; the yardstick's runtime is chosen once in a run."""
         self.progress("measure", {})
-        return meter(self.target, base, example)
+        gauge = meter(target, base, self.example)
+        if isinstance(gauge, HostMeter):
+            gauge.use(self.run.stage(f"yardstick{name}", lambda: gauge.runtime))
+        return gauge
 
-    def _stepped(self, space: SearchSpace, base: nn.Module, gauge: Meter, calibration: Tensor) -> SearchSpace:
+    def stepped(self, space: SearchSpace, base: nn.Module, gauge: Meter, target: Target, name: str = "") -> SearchSpace:
         """The space with the channel counts that pay, where the target is a clock and not a formula."""
-        if self.target.kind != "measured" or "prune" not in self.settings.methods:
+        if target.kind != "measured" or all(len(steps) < 2 for steps in space.steps.values()):
             return space
-        timed = Evaluator(base, space, calibration[:TIMED], self.held)
-        found = self.run.stage("steps", lambda: useful_steps(space, timed, gauge))
+        timed = Evaluator(base, space, self.calibration()[:TIMED], self.held)
+        found = self.run.stage(f"steps{name}", lambda: useful_steps(space, timed, gauge))
         return replace(space, steps={group: tuple(steps) for group, steps in found.items()})
 
-    def _search(self, space: SearchSpace, evaluator: Evaluator, gauge: Meter) -> list[Row]:
-        search = Search(
-            space, evaluator, gauge, goal=self.goal * gauge.margin, folder=self.run.path,
-            seed=derive(self.run.seed, "search"), sampler=self.settings.sampler,
-            identity=self._identity(evaluator.model),
-            progress=lambda f: self.progress("search", f | {"of": self.settings.trials}),
-        )  # fmt: skip
-        return search.run(self.settings.trials)
+    def calibration(self) -> Tensor:
+        """Training inputs for statistics and scales."""
+        return self.train_set.tensors(range(min(CALIBRATION, len(self.train_set))))[0]
 
-    def _identity(self, base: nn.Module) -> dict[str, Any]:
-        weights = digest({k: float(v.double().sum()) for k, v in base.state_dict().items()})
-        return {"weights": weights, "data": self.data, "seed": self.run.seed, "target": self.target.fingerprint()}
+    def evaluator(self, base: nn.Module, space: SearchSpace, scores: dict[str, Tensor] | None = None) -> Evaluator:
+        """Scores candidates on held-out images."""
+        return Evaluator(base, space, self.calibration(), (self.held[0][:SCORED], self.held[1][:SCORED]), scores)
 
-    def _choose(self, rows: Sequence[Row], space: SearchSpace, evaluator: Evaluator) -> tuple[dict[str, Any], bool]:
-        """Best candidate within the goal after a short retraining of the finalists; else the nearest to the goal."""
-        feasible = sorted((r for r in rows if r.feasible), key=lambda r: (-(r.value or 0.0), r.violation, r.number))
-        if not feasible:
-            if not rows:
-                raise JobError("no candidate could be evaluated: see log.txt and study.db in the run directory")
-            nearest = min(rows, key=lambda r: (r.violation, -(r.value or 0.0)))
-            return {"number": nearest.number, "params": nearest.params}, False
-        distinct = list({digest(r.params): r for r in reversed(feasible)}.values())[::-1]
-        finalists = distinct[: self.settings.finalists]
-        if len(finalists) == 1:
-            return {"number": finalists[0].number, "params": finalists[0].params}, True
+    def search(self, evaluator: Evaluator, gauge: Meter, target: Target, folder: Path, **more: Any) -> Search:
+        """A search of this job, for a target."""
+        weights = digest({k: float(v.double().sum()) for k, v in evaluator.model.state_dict().items()})
+        identity = {"weights": weights, "data": self.data, "seed": self.run.seed, "target": target.fingerprint()}
+        arguments: dict[str, Any] = {
+            "goal": self.goal * gauge.margin, "folder": folder, "seed": derive(self.run.seed, "search"),
+            "sampler": self.settings.sampler, "identity": identity,
+            "progress": lambda f: self.progress("search", f | {"of": self.settings.trials}),
+        }  # fmt: skip
+        return Search(evaluator.space, evaluator, gauge, **(arguments | more))
 
-        def play_off() -> dict[str, Any]:
-            scores = [self._short(evaluator, space.candidate(r.params), i) for i, r in enumerate(finalists)]
-            best = max(range(len(finalists)), key=lambda i: scores[i])
-            return {"number": finalists[best].number, "params": finalists[best].params, "scores": scores}
+    def _other(self, name: str, target: Target, base: nn.Module) -> Search:
+        """The same search for another target, finished."""
+        word = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+        gauge = self.meter(base, target, f"-{word}")
+        space = self.stepped(self.space(base, target), base, gauge, target, f"-{word}")
+        found = self.search(self.evaluator(base, space), gauge, target, self.run.path / "also" / word)
+        found.run(self.settings.trials)
+        return found
 
-        return self.run.stage("finalists", play_off), True
-
-    def _short(self, evaluator: Evaluator, candidate: Candidate, index: int) -> float:
-        model = evaluator.build(candidate)
-        x, y = self.train_set.tensors(range(min(len(self.train_set), 64 * self.recipe.batch_size)))
-        self._retrain(evaluator.model, model, (x, y), 1, None, f"finalist {index + 1}")
-        return evaluate(model, *self.held)
-
-    def _retrained(self, base: nn.Module, small: nn.Module, met: bool) -> tuple[nn.Module, dict[str, Any]]:
-        """The chosen candidate, retrained; one that misses the goal is kept as it is."""
-        if not met:
-            return small, {}
-        place = self.run.path / "stages" / "retrain"
-
-        def work() -> dict[str, Any]:
-            found = self._retrain(base, small, self.train_set.tensors(), self.epochs, place, "retrain")
-            save(small, self.run.path / "stages" / "retrained", spec=self.spec, example_inputs=[])
-            return asdict(found)
-
-        history = self.run.stage("retrain", work)
-        small.load_state_dict(read_artifact(self.run.path / "stages" / "retrained").tensors)
-        return small.eval(), history
-
-    def _retrain(
-        self, base: nn.Module, small: nn.Module, part: tuple[Tensor, Tensor], epochs: int, place: Path | None, word: str
-    ) -> Any:
-        r = self.recipe
-        return retrain(
-            small, part, teacher=base, epochs=epochs, lr=r.lr / 2, batch_size=r.batch_size,
-            weight_decay=r.weight_decay, seed=derive(self.run.seed, word), augment=r.augment, checkpoint=place,
-            validation=self.held if place else None, progress=lambda f: self.progress(word, f),
+    def ladder(self, taught: bool = True) -> Ladder:
+        """What retrains candidates of this job."""
+        return Ladder(
+            self.run, self.recipe, self.epochs, self.train_set, self.held, self.spec, taught, self.progress
         )  # fmt: skip
 
-    def _judge(self, result: dict[str, Any], rows: Sequence[Row]) -> None:
+    def _judge(self, result: dict[str, Any], found: Found) -> None:
         final, drop = result["final"], self.settings.max_drop
         if final.get("agreement", 1.0) < AGREEMENT:
             raise JobError(
@@ -240,7 +221,7 @@ class _Job:
                 f"do not deploy {self.run.path / 'model' / 'model.onnx'}"
             )
         if not final["met"]:
-            floor = min(float(r.attrs["cost"]["ratio"]) for r in rows)
+            floor = min(float(r.attrs["cost"]["ratio"]) for r in found.rows)
             raise JobError(
                 f"latency goal {self.goal:g} not met: nearest reachable is {min(floor, final['ratio']):.3f} of the "
                 f"uncompressed network's; the best found is kept in {self.run.path}"

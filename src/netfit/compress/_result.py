@@ -10,18 +10,22 @@ import torch
 from torch import nn
 
 from netfit.deploy import Exported, Fidelity, export, open_session, verify
+from netfit.io import write_json
 from netfit.search import Row, pareto_mask
 from netfit.surgery import Policy, Quantize, plain, save
+from netfit.targets import CostTable
 from netfit.train import evaluate
 from netfit.workload import Workload, trace
 
 from ._cost import Cost, HostMeter, Meter
+from ._found import Found
 from ._search import drawn_by
 from ._settings import Settings
 from ._space import Candidate, SearchSpace
+from ._why import why_not_faster
 
 if TYPE_CHECKING:
-    from ._job import _Job
+    from ._job import Job
 
 __all__ = ["deployed"]
 
@@ -29,28 +33,18 @@ TEST_BATCH = 32  # larger batches of some int8 nets come out wrong in OpenVINO 2
 VERIFIED = 32
 
 
-def deployed(
-    job: "_Job",
-    base: nn.Module,
-    small: nn.Module,
-    policy: Policy,
-    space: SearchSpace,
-    candidate: Candidate,
-    gauge: Meter,
-    rows: Sequence[Row],
-    chosen: Mapping[str, Any],
-    history: Mapping[str, Any],
-) -> dict[str, Any]:
+def deployed(job: "Job", base: nn.Module, gauge: Meter, found: Found) -> dict[str, Any]:
     """Write the artifact of the compressed network and collect every number of the report."""
     x, y = job.test_set.tensors()
-    example = (torch.zeros(1, *job.shape),)
-    before, after = trace(base, *example), trace(plain(small), *example)
+    small, space, candidate = found.network, found.space, found.candidate
+    before, after = trace(base, *job.example), trace(plain(small), *job.example)
     final: dict[str, Any] = {"accuracy": evaluate(small, x, y), **_size(after)}
     final["bytes"] = after.stored_bytes({n: Quantize.of(p).weight_bits for n, p in candidate.precision.items()})
     layers = _layers(space, candidate, before, after)
     substituted: list[dict[str, str]] = []
+    why: dict[str, Any] = {}
     if isinstance(gauge, HostMeter):
-        exported, fidelity, cost = _ship(job, small, policy, gauge, x[:VERIFIED])
+        exported, fidelity, cost = _ship(job, small, found.policy, gauge, x[:VERIFIED])
         substituted = [
             {"name": f.name, "asked": f.asked, "executed": f.executed, "why": "chosen by the runtime"}
             for f in fidelity.substituted
@@ -61,20 +55,24 @@ def deployed(
             "bytes": exported.path.stat().st_size,
             "peak_bytes": gauge.target.peak_memory(exported.path).peak_bytes,
         }
-        _add_times(layers, base, example, gauge, exported, substituted, Path(job.run.path))
+        kernels = _add_times(layers, base, gauge, exported, substituted, Path(job.run.path))
+        why = why_not_faster(layers, after, kernels, job.target.channel_step, space.steps)
     else:
         place = job.run.path / "model"
-        save(small, place, spec=job.spec, num_classes=job.classes, example_inputs=example, policy=policy)
+        save(small, place, spec=job.spec, num_classes=job.classes, example_inputs=job.example, policy=found.policy)
         cost = gauge.cost(small)
         final["accuracy_deployed"] = final["accuracy"]
     final |= {
         "ratio": cost.ratio, "ratio_lo": cost.lo, "ratio_hi": cost.hi, "latency_s": cost.time_s,
         "noisy": cost.noisy, "met": cost.ratio <= job.goal,
     }  # fmt: skip
+    origin = job.settings.family or drawn_by(job.settings.sampler)
     return {
         "kind": "compress",
         "model": job.spec,
         "data": job.data,
+        "target": job.name,
+        "family": job.settings.family,
         "goal": {"latency": job.goal, "max_drop": drop / 100 if (drop := job.settings.max_drop) is not None else None},
         # the yardstick's time in the measurement that timed the result: an earlier one may have met another load
         "base": {"accuracy": evaluate(base, x, y), "latency_s": cost.time_s / cost.ratio, **_size(before)},
@@ -82,31 +80,43 @@ def deployed(
         "yardstick": gauge.describe(),
         "layers": layers,
         "substituted": substituted,
-        **_trials(rows, job.goal * gauge.margin, drawn_by(job.settings.sampler)),
-        "chosen": chosen["number"],
-        "history": _epochs(history),
-        "sensitivity": _sensitivity(rows, space),
+        "why": why,
+        **_trials(found.rows, job.goal * gauge.margin, origin),
+        "predictor": found.search.prediction() if found.search else None,
+        "chosen": found.number,
+        "history": _epochs(found.history),
+        "sensitivity": _sensitivity(found.rows, space),
         "images": {
             "search": min(len(job.held[0]), 1000), "held_out": len(job.held[0]), "training": len(job.train_set),
             "test": len(x),
         },
         "frozen_groups": [{"group": g.name, "reason": g.frozen} for g in space.plan if g.frozen],
-        "commands": [_command(job), f"netfit apply {job.spec} {job.run.path / 'policy.toml'} --data {job.data}"],
+        "commands": _commands(job, found),
     }  # fmt: skip
 
 
-def _command(job: "_Job") -> str:
+def _commands(job: "Job", found: Found) -> list[str]:
+    """How to do this job again, how to make the chosen network, and how to make any other point of the search."""
+    policies = {str(r.number): found.space.policy(found.space.candidate(r.params)).to_dict() for r in found.rows}
+    write_json(job.run.path / "policies.json", policies | {str(found.number): found.policy.to_dict()})
+    again = f"netfit apply {job.spec} {job.run.path}"
+    words = [_command(job), f"{again}/policy.toml --data {job.data}"]
+    return [*words, f"{again}#TRIAL --data {job.data}"] if len(found.rows) > 1 else words
+
+
+def _command(job: "Job") -> str:
     """The command line that does this job again."""
-    words = [f"netfit compress {job.spec} --data {job.data} --latency {job.goal:g}"]
+    words = [f"netfit compress {job.spec} --data {job.data} --target {job.name} --latency {job.goal:g}"]
     for name, default in asdict(Settings()).items():
         value = getattr(job.settings, name)
-        if value != default and name != "finalists":
-            words.append(f"--{name.replace('_', '-')} {','.join(value) if isinstance(value, tuple) else value}")
+        if value != default:
+            separator = "," if name == "methods" else " "
+            words.append(f"--{name.replace('_', '-')} {separator.join(value) if isinstance(value, tuple) else value}")
     return " ".join([*words, f"--seed {job.run.seed}"])
 
 
 def _ship(
-    job: "_Job", small: nn.Module, policy: Policy, gauge: HostMeter, x: torch.Tensor
+    job: "Job", small: nn.Module, policy: Policy, gauge: HostMeter, x: torch.Tensor
 ) -> tuple[Exported, Fidelity, Cost]:
     """Export the network next to its weights, check the file, and time it."""
     staged = job.run.path / "stages" / "model.onnx"
@@ -145,27 +155,28 @@ def _layers(space: SearchSpace, candidate: Candidate, before: Workload, after: W
             "macs_after": now[op.name].macs,
         }
         for op in space.layers()
+        if op.name in now and "weight" in now[op.name].params  # a structural replacement has none of its own
     ]
 
 
 def _add_times(
     layers: list[dict[str, Any]],
     base: nn.Module,
-    example: tuple[torch.Tensor, ...],
     gauge: HostMeter,
     exported: Exported,
     substituted: list[dict[str, str]],
     folder: Path,
-) -> None:
-    """Seconds of each layer before and after, and the precision it was seen to run at."""
+) -> CostTable:
+    """Seconds of each layer before and after, and the precision it was seen to run at; returns those after."""
     other = {s["name"]: s["executed"] for s in substituted}
-    original = export(base, example, folder / "stages" / "base.onnx", runtime=gauge.candidate_runtime).path
+    original = export(base, gauge.example_inputs, folder / "stages" / "base.onnx", runtime=gauge.candidate_runtime).path
     before, after = (gauge.target.file_cost(p) for p in (original, exported.path))
     for row in layers:
         row["executed"] = other.get(row["name"], row["asked"])
         for key, table in (("time_before_s", before), ("time_after_s", after)):
             if row["name"] in table.names:
                 row[key] = float(table.time_s[table.names.index(row["name"])])
+    return after
 
 
 def _trials(rows: Sequence[Row], goal: float, sampler: str) -> dict[str, Any]:
@@ -178,6 +189,7 @@ def _trials(rows: Sequence[Row], goal: float, sampler: str) -> dict[str, Any]:
             "ratio": r.constraints["latency"] + goal,
             "score": r.value,
             "feasible": r.feasible,
+            "guess": r.attrs.get("guess"),
         }
         for r in rows
     ]

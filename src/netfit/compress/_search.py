@@ -24,6 +24,7 @@ from netfit.search import Evaluation, Goal, Memo, Row, Study, Trial, greedy
 from ._cost import Cost, Meter
 from ._evaluate import Evaluator
 from ._predict import Guess, Predictor, quality
+from ._ray import on_ray
 from ._space import Candidate, SearchSpace
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Search:
         sampler: one of `SAMPLERS`; ``"ddpg-..."`` are Galen's agents, which keep their state in `folder`.
         identity: what else results depend on (the weights' digest, the data); a resumed search must agree.
         progress: called after each trial.
+        at: the candidate that keeps a fraction of the channels, for the bisection; `SearchSpace.uniform` by default.
+        store: where the study is kept, if not in the folder (see `netfit.search.Study`).
     """
 
     def __init__(
@@ -71,15 +74,18 @@ class Search:
         sampler: str = "auto",
         identity: Any = None,
         progress: Progress | None = None,
+        at: Callable[[float], Candidate] | None = None,
+        store: str | None = None,
     ) -> None:
         if sampler not in SAMPLERS:
             raise ConfigError(f"unknown sampler {sampler!r}: {did_you_mean(sampler, SAMPLERS)}")
         self.space, self.evaluator, self.meter, self.goal = space, evaluator, meter, goal
         self.sampler, self.progress, self.identity = sampler, progress, digest(identity)
+        self.at = at or space.uniform
         self.predictor = Predictor(space)
         self.memo = Memo(folder / "memo.db")
         self.study = Study(
-            folder,
+            store or folder,
             space=space.dimensions(),
             goal=Goal(constraints=("latency",)),
             sampler=self._sampler(folder, seed),
@@ -99,15 +105,26 @@ class Search:
         )
         return DdpgSampler(self.space, agent, damage, goal=self.goal, folder=folder, seed=seed)
 
-    def run(self, trials: int) -> list[Row]:
-        """Evaluate until the study holds `trials` evaluated trials; returns the complete ones."""
-        if self.sampler in ("auto", "uniform"):
+    def run(self, trials: int, helping: bool = False, ray: str | None = None) -> list[Row]:
+        """Evaluate until the study holds `trials` evaluated trials; returns the complete ones.
+
+        Args:
+            trials: how many.
+            helping: another process works on this study and sees to the seeds.
+            ray: address of a Ray cluster to score candidates on.
+
+        Raises:
+            ConfigError: an agent, whose state is one process's, is to be helped.
+        """
+        if (helping or ray) and self.sampler.startswith("ddpg-"):
+            raise ConfigError(f"sampler {self.sampler!r} learns in one process: it can neither be helped nor use Ray")
+        if self.sampler in ("auto", "uniform") and not helping:
             self._uniform()
-        if self.sampler == "auto":
+        if self.sampler == "auto" and not helping:
             self._greedy()
             self._climb(trials)
         if self.sampler != "uniform":
-            self._sample(trials)
+            self._sample(trials, ray)
         return self._measured()
 
     def prediction(self) -> dict[str, Any]:
@@ -120,11 +137,14 @@ class Search:
     def _skipped(self) -> int:
         return sum(r.state == "complete" and "cost" not in r.attrs for r in self.study.trials())
 
-    def _sample(self, trials: int) -> None:
+    def _sample(self, trials: int, ray: str | None) -> None:
         """Let the sampler draw until `trials` are evaluated; skipped ones cost nothing and at most double the draws."""
         aim = trials
         while True:
-            self.study.run(self._drawn, aim)
+            if ray:
+                on_ray(self, aim, ray)
+            else:
+                self.study.run(self._drawn, aim)
             wanted = min(trials + self._skipped(), 2 * trials)
             if wanted <= aim:
                 return
@@ -132,12 +152,17 @@ class Search:
 
     def _drawn(self, trial: Trial) -> Evaluation:
         candidate = self.space.candidate(trial.params)
-        guess = self._guess(candidate)
-        if guess is not None and guess.least > self.goal and self.sampler in SKIPPING:
-            return Evaluation(0.0, {"latency": guess.ratio - self.goal}, {"guess": guess.ratio})
-        return self._evaluation(candidate, guess=guess)
+        return self.hopeless(candidate) or self._evaluation(candidate)
 
-    def _guess(self, candidate: Candidate) -> Guess | None:
+    def hopeless(self, candidate: Candidate) -> Evaluation | None:
+        """What the study is told of a candidate that the predictor gives no chance; None for all others."""
+        guess = self.guess(candidate)
+        if guess is None or guess.least <= self.goal or self.sampler not in SKIPPING:
+            return None
+        return Evaluation(0.0, {"latency": guess.ratio - self.goal}, {"guess": guess.ratio})
+
+    def guess(self, candidate: Candidate) -> Guess | None:
+        """What the predictor says of a candidate, once it has seen enough."""
         return self.predictor.guess(candidate, self._measured())
 
     def evaluate(self, candidate: Candidate) -> tuple[float, Cost]:
@@ -147,11 +172,19 @@ class Search:
             model = self.evaluator.build(candidate)
             return {"score": self.evaluator.score(model), "cost": asdict(self.meter.cost(model))}
 
-        found = self.memo.call([self.identity, asdict(candidate)], measure)
+        found = self.memo.call(self.key(candidate), measure)
         return float(found["score"]), Cost(**found["cost"])
 
-    def _evaluation(self, candidate: Candidate, origin: str | None = None, guess: Guess | None = None) -> Evaluation:
-        score, cost = self.evaluate(candidate)
+    def key(self, candidate: Candidate) -> list[Any]:
+        """What the memo knows a candidate by."""
+        return [self.identity, asdict(candidate)]
+
+    def _evaluation(self, candidate: Candidate, origin: str | None = None) -> Evaluation:
+        guess = self.guess(candidate)
+        return self.told(*self.evaluate(candidate), guess, origin)
+
+    def told(self, score: float, cost: Cost, guess: Guess | None, origin: str | None = None) -> Evaluation:
+        """What the study is told of a candidate, and the user with it."""
         if self.progress:
             done = len(self._measured()) + 1  # this one is stored next
             self.progress(
@@ -161,20 +194,20 @@ class Search:
         return Evaluation(score, {"latency": cost.ratio - self.goal}, attrs)
 
     def _add(self, candidate: Candidate, note: str) -> Evaluation:
-        evaluation = self._evaluation(candidate, note, self._guess(candidate))
+        evaluation = self._evaluation(candidate, note)
         self.study.add(self.space.params(candidate), evaluation, note=note)
         return evaluation
 
     def _uniform(self) -> None:
         """Largest uniform width that meets the goal, by bisection between nothing pruned and nearly everything."""
         low, high = 0.0, 1.0
-        if self._add(self.space.uniform(high), "uniform").constraints["latency"] <= 0:
+        if self._add(self.at(high), "uniform").constraints["latency"] <= 0:
             return
-        if self._add(self.space.uniform(low), "uniform").constraints["latency"] > 0:
+        if self._add(self.at(low), "uniform").constraints["latency"] > 0:
             return  # this is the floor: no candidate of this space is expected below it
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            met = self._add(self.space.uniform(middle), "uniform").constraints["latency"] <= 0
+            met = self._add(self.at(middle), "uniform").constraints["latency"] <= 0
             low, high = (middle, high) if met else (low, middle)
 
     def _greedy(self) -> None:

@@ -91,6 +91,11 @@ class Run:
             run._save()
         return run
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the run was started with."""
+        return dict(self._state["arguments"])
+
     def stage(self, name: str, fn: Callable[[], Any]) -> Any:
         """Run a part of the job once: a finished stage is read back when the run is resumed.
 
