@@ -1,5 +1,7 @@
 """Converters between numbers and voltages: uniform steps over a range that is given or found by calibration."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,7 @@ class Converter(nn.Module):
         super().__init__()
         self.seen = FakeQuantize(Affine(bits), "percentile" if step is None else "minmax")
         self.constant, self.name = step, name
+        self.negative = True  # whether numbers below zero are to be expected; a plain value, as torch.export needs
 
     @property
     def observing(self) -> bool:
@@ -32,19 +35,20 @@ class Converter(nn.Module):
         return self.seen.mode == "observe"
 
     @property
-    def negative(self) -> bool:
-        """Whether numbers below zero are to be expected."""
-        return self.seen.lo.numel() == 0 or bool(self.seen.lo < 0)
-
-    @property
     def step(self) -> Tensor:
         """Numbers a code stands apart, fp32 scalar."""
         return self.seen.qparams()[0] if self.constant is None else torch.tensor(self.constant)
+
+    @property
+    def reach(self) -> Tensor:
+        """Largest number it tells apart."""
+        return self.step * self.seen.format.qmax
 
     def forward(self, x: Tensor) -> Tensor:
         """What the other side of the converter reads; straight-through gradient inside the range."""
         if self.observing:
             self.seen(x)
+            self.negative = bool(self.seen.lo < 0)
             if self.constant is None:
                 return x
             self._require_inside(self.constant)
@@ -60,3 +64,8 @@ class Converter(nn.Module):
                 f"{self.name}: numbers from {lo:.4g} to {hi:.4g} do not fit a converter that reaches {reach:.4g}: "
                 "take a larger step or smaller numbers"
             )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        lo = state_dict.get(prefix + "seen.lo", torch.empty(0))
+        self.negative = lo.numel() == 0 or bool(lo < 0)

@@ -238,17 +238,17 @@ def _hooks(plan: QuantPlan, bf16: Iterable[str], bits: Mapping[str, int]) -> dic
 
 
 def calibrate(model: nn.Module, batches: Iterable[torch.Tensor | tuple[torch.Tensor, ...]]) -> None:
-    """Set the activation scales of a quantized model from real inputs; it rounds from then on.
+    """Set the activation scales that hooks hold from real inputs; they round from then on.
 
     Args:
-        model: result of `apply` with `Quantize`.
+        model: result of `apply` with `Quantize`, or with another technique whose hooks hold quantizers.
         batches: inputs; a tuple holds several arguments of one call.
 
     Raises:
         ConfigError: the model has something to calibrate but there was no batch.
     """
-    state = Quantization.of(model)
-    observers = state.observers() if state else []
+    found = (hooks_of(model) or nn.Module()).modules()
+    observers = [q for q in found if isinstance(q, FakeQuantize) and not q.recompute]
     for q in observers:
         q.observe()
     training, seen = model.training, 0

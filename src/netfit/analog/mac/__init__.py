@@ -1,0 +1,6 @@
+"""Layers on analog arrays whose sums saturate while they are taken, and the order in which rows are added up."""
+
+from ._mac import SaturatingMAC, brainscales2
+from ._order import balanced_order, mac_layers, order_rows
+
+__all__ = ["SaturatingMAC", "balanced_order", "brainscales2", "mac_layers", "order_rows"]
