@@ -9,10 +9,11 @@ from netfit.surgery import Policy
 
 from .._base import DeviceSpec, Target
 from .._table import CostTable
+from .._traced import traced
 from ._config import Compat, SystolicConfig
 from ._cost import GemmCost, check_compat, evaluate
 from ._explain import Explanation, explain, parts
-from ._layers import Layers, lower, traced, widths
+from ._layers import Layers, lower, widths
 from ._simulator import Simulation, simulate
 
 __all__ = ["SystolicArray", "from_text"]
@@ -138,7 +139,7 @@ class SystolicArray(Target):
         return simulate(a, w, self.config)
 
     def _counted(self, given: Any, example_inputs: tuple[Any, ...], policy: Policy | None) -> tuple[Layers, GemmCost]:
-        workload, asked = traced(given, example_inputs, policy)
+        workload, asked = traced(given, example_inputs, policy, "a systolic array")
         layers = lower(workload, widths(workload, asked, self.config))
         return layers, evaluate(layers.products, self.config, self.compat)
 
