@@ -5,6 +5,10 @@ from .analog import MultiplicativeGaussian as MultiplicativeGaussian
 from .compress import Prune as Prune
 from .errors import NetfitError as NetfitError
 from .seeding import seed_everything as seed_everything
+from .structured import Butterfly as Butterfly
+from .structured import LowRank as LowRank
+from .structured import Monarch as Monarch
+from .structured import Pixelfly as Pixelfly
 from .surgery import Policy as Policy
 from .surgery import Quantize as Quantize
 from .surgery import apply as apply

@@ -27,6 +27,10 @@ _BUILT_IN = {
     "prune": "netfit.compress:Prune",
     "save_as": "netfit.memory:SaveAs",
     "saturating_mac": "netfit.analog.mac:SaturatingMAC",
+    "butterfly": "netfit.structured:Butterfly",
+    "monarch": "netfit.structured:Monarch",
+    "pixelfly": "netfit.structured:Pixelfly",
+    "low_rank": "netfit.structured:LowRank",
 }
 _REGISTERED: dict[str, type["Technique"]] = {}
 

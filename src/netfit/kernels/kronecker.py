@@ -19,13 +19,13 @@ from netfit.errors import TargetError
 from netfit.kernels._compile import compile_c
 from netfit.kernels._ops import source
 
-__all__ = ["kronecker_backward", "kronecker_forward", "kronecker_ready"]
+__all__ = ["backward", "forward", "ready"]
 
 # Sums of products may be rounded once: they are compared with torch's to a tolerance, not bit for bit.
 _FLAGS = ("-ffp-contract=fast",)
 
 
-def kronecker_ready(x: Tensor, factors: Sequence[Tensor]) -> bool:
+def ready(x: Tensor, factors: Sequence[Tensor]) -> bool:
     """Whether the native code can take these tensors: float32 in main memory, and a compiler was found.
 
     Args:
@@ -38,7 +38,7 @@ def kronecker_ready(x: Tensor, factors: Sequence[Tensor]) -> bool:
     return os.environ.get("NETFIT_CC") != "none" and _library() is not None
 
 
-def kronecker_forward(x: Tensor, factors: Sequence[Tensor], bias: Tensor | None, features: int) -> Tensor:
+def forward(x: Tensor, factors: Sequence[Tensor], bias: Tensor | None, features: int) -> Tensor:
     """Multiply by a chain of factors.
 
     Args:
@@ -52,14 +52,12 @@ def kronecker_forward(x: Tensor, factors: Sequence[Tensor], bias: Tensor | None,
         The product, in the layout of x.
     """
     y = x.new_empty((x.shape[0], features) if x.ndim == 2 else (x.shape[0], features, x.shape[2]))
-    _call("kronecker_forward", (x, bias, None, y), x, y, factors, ())
+    _call("forward", (x, bias, None, y), x, y, factors, ())
     return y
 
 
-def kronecker_backward(
-    x: Tensor, factors: Sequence[Tensor], g: Tensor, input_grad: bool
-) -> tuple[Tensor | None, list[Tensor]]:
-    """Gradients of `kronecker_forward`; what lies between the factors is computed again.
+def backward(x: Tensor, factors: Sequence[Tensor], g: Tensor, input_grad: bool) -> tuple[Tensor | None, list[Tensor]]:
+    """Gradients of `forward`; what lies between the factors is computed again.
 
     Args:
         x: its input.
@@ -72,7 +70,7 @@ def kronecker_backward(
     """
     dx = torch.empty_like(x) if input_grad else None
     grads = [torch.zeros_like(f) for f in factors]
-    _call("kronecker_backward", (x, None, g, dx), x, g, factors, grads)
+    _call("backward", (x, None, g, dx), x, g, factors, grads)
     return dx, grads
 
 
@@ -87,7 +85,7 @@ def _call(
         words += [a, b, c, d, c, 1, f.data_ptr(), grads[i].data_ptr() if grads else 0]
     words = [*map(_address, head), len(factors), widest, *_view(x), *_view(out), *words]
     library = _library()
-    assert library is not None, "kronecker_ready was not asked"
+    assert library is not None, "ready() was not asked"
     if library[name](struct.pack(f"{len(words)}q", *words)):
         raise MemoryError(f"no memory for the tiles of {widest} features")
 
@@ -110,8 +108,9 @@ def _library() -> dict[str, Callable[[bytes], int]] | None:
     except TargetError as e:
         warnings.warn(f"structured layers run their slower torch form: {e}", RuntimeWarning, stacklevel=2)
         return None
-    functions = {}
-    for name in ("kronecker_forward", "kronecker_backward"):
-        function = functions[name] = library[name]
+    functions: dict[str, Callable[[bytes], int]] = {}
+    for name in ("forward", "backward"):
+        function = library[f"kronecker_{name}"]
         function.argtypes, function.restype = [ctypes.c_char_p], ctypes.c_int
+        functions[name] = function
     return functions
