@@ -57,7 +57,7 @@ class Converter(nn.Module):
         return fake_quantize(x, step, torch.zeros_like(step, dtype=torch.int32), form.qmin, form.qmax)
 
     def _require_inside(self, step: float) -> None:
-        reach = (self.seen.format.qmax + 0.5) * step
+        reach = (self.seen.format.qmax + 1) * step  # a code more, for hardware that cuts codes off
         lo, hi = float(self.seen.lo), float(self.seen.hi)
         if max(-lo, hi) > reach:
             raise ConfigError(
