@@ -17,7 +17,7 @@ from typing import Any
 from ._version import __version__
 from .errors import ConfigError
 
-__all__ = ["digest", "fingerprint", "host_id", "jsonable"]
+__all__ = ["caches", "digest", "fingerprint", "host_id", "jsonable"]
 
 _PACKAGES = ("torch", "numpy", "openvino", "onnx", "onnxruntime", "optuna", "torch-pruning")
 
@@ -68,6 +68,34 @@ def host_id() -> str:
     """
     model, flags = _cpu()
     return digest([model, flags, platform.machine(), os.cpu_count()])[:12]
+
+
+@functools.cache
+def _caches() -> tuple[tuple[str, int], ...]:
+    sizes: dict[str, int] = {}
+    for entry in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            level, kind, size = ((entry / name).read_text().strip() for name in ("level", "type", "size"))
+        except OSError:
+            continue
+        if kind != "Instruction":
+            sizes[f"l{level}"] = int(size.rstrip("KM")) * {"K": 1 << 10, "M": 1 << 20}.get(size[-1:], 1)
+    if not sizes:  # no sysfs: the C library may know
+        for level, name in (("l1", "SC_LEVEL1_DCACHE_SIZE"), *((f"l{i}", f"SC_LEVEL{i}_CACHE_SIZE") for i in (2, 3))):
+            if name in getattr(os, "sysconf_names", {}) and (size_bytes := os.sysconf(name)) > 0:
+                sizes[level] = size_bytes
+    return tuple(sorted((sizes or {"l1": 32 << 10, "l2": 512 << 10}).items()))
+
+
+def caches() -> dict[str, int]:
+    """Bytes of the data caches that one core of this machine sees, by level, smallest first.
+
+    Where the system does not tell, those of a small core are assumed: 32 KiB and 512 KiB.
+
+    >>> list(caches())[0]
+    'l1'
+    """
+    return dict(_caches())
 
 
 def digest(obj: Any) -> str:
