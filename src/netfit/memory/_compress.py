@@ -15,10 +15,10 @@ from netfit.workload import CallSite, CallSites
 
 from ._modules import swap_modules
 from ._save_as import SaveAs
-from ._saver import Saver
+from ._saver import Observer, Saver
 from .codecs import Codec, Keep, parse
 
-__all__ = ["CodecPolicy", "Handle", "compress_saved", "compressed_saved", "read_policy"]
+__all__ = ["CodecPolicy", "Handle", "Watch", "compress_saved", "compressed_saved", "read_policy"]
 
 CodecPolicy = str | Codec | Mapping[str, str | Codec] | Policy
 
@@ -63,7 +63,7 @@ def compress_saved(
         return Handle(swap_modules(model, entries, seed))
     if engine != "hooks":
         raise ConfigError(f"engine={engine!r}: choose 'hooks' or 'modules'")
-    return Handle(_Watch(model, entries, seed).remove)
+    return Handle(Watch(model, entries, seed).remove)
 
 
 @contextmanager
@@ -91,12 +91,21 @@ def read_policy(policy: CodecPolicy) -> dict[str, Codec]:
     return {pattern: codec if isinstance(codec, Codec) else parse(codec) for pattern, codec in policy.items()}
 
 
-class _Watch:
-    """Opens `CallSites` around each forward pass of a model."""
+class Watch:
+    """Opens `CallSites` around each forward pass of a model.
 
-    def __init__(self, model: nn.Module, entries: Mapping[str, Codec], seed: int) -> None:
+    Attributes:
+        site: the operation that runs, None outside of the model.
+        arguments: what it was called with.
+    """
+
+    def __init__(
+        self, model: nn.Module, entries: Mapping[str, Codec], seed: int, observer: Observer | None = None
+    ) -> None:
         self._entries, self._seed = list(entries.items()), seed
-        self._saver = Saver()
+        self._saver = Saver(observer)
+        self.site: CallSite | None = None
+        self.arguments: tuple[Any, ...] = ()
         self._mode: CallSites | None = None
         self._step = self._index = 0
         self._seen: dict[tuple[str, str], Codec] = {}
@@ -135,7 +144,11 @@ class _Watch:
         codec = self._codec(site)
         self._index += 1
         seed = derive(self._seed, "saved", self._step, self._index)
-        return self._saver.run(codec, site.kind, func, args, kwargs, seed)
+        self.site, self.arguments = site, (args, kwargs)
+        try:
+            return self._saver.run(codec, site.kind, func, args, kwargs, seed)
+        finally:
+            self.site, self.arguments = None, ()
 
     def _codec(self, site: CallSite) -> Codec:
         key = site.name, site.kind

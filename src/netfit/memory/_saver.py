@@ -21,9 +21,19 @@ from ._recipe import Origin, origin
 from ._sparse_linear import sparse_linear, sparse_linear_fits
 from .codecs import BlockSparse, Codec, Keep, Packed, Recompute, ShapeOnly, SignMask
 
-__all__ = ["Saver", "tensors_in"]
+__all__ = ["Observer", "Saver", "kept", "tensors_in"]
 
 Key = tuple[int, int, tuple[int, ...], tuple[int, ...], int]
+
+
+class Observer:
+    """Sees what is packed and when it is read; what it does here is nothing."""
+
+    def packed(self, t: Tensor, packed: Packed) -> None:
+        """A tensor was saved by the operation that runs."""
+
+    def unpacked(self, packed: Packed) -> None:
+        """The backward pass is about to read it."""
 
 
 class Saver:
@@ -31,9 +41,13 @@ class Saver:
 
     The memory of a freed tensor is soon the memory of another one, so an address does not identify a tensor: its
     storage does, held by a weak reference that says when it is gone.
+
+    Args:
+        observer: sees every tensor that is saved, also those that are kept as they are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, observer: Observer | None = None) -> None:
+        self._observer = observer
         self._packed: dict[tuple[Key, str], tuple[StorageWeakRef, weakref.ref[Packed]]] = {}
         self._values: dict[Key, tuple[StorageWeakRef, weakref.ref[Packed]]] = {}  # those that give the values back
         self._origins: dict[Key, tuple[StorageWeakRef, Origin]] = {}
@@ -65,21 +79,33 @@ class Saver:
         """
         if torch.compiler.is_compiling():
             raise ConfigError("saved tensors cannot be packed by hooks under torch.compile: use engine='modules'")
-        chosen = kept_as(codec, kind)
-        if not torch.is_grad_enabled() or isinstance(chosen, Keep) or _checkpointed():
+        chosen, seen = kept_as(codec, kind), self._observer
+        plain = isinstance(chosen, Keep) and seen is None
+        if not torch.is_grad_enabled() or plain or _checkpointed():
             return func(*args, **kwargs)
-        if isinstance(chosen, BlockSparse) and func is F.linear and sparse_linear_fits(*args, **kwargs):
+        if isinstance(chosen, BlockSparse) and func is F.linear and not seen and sparse_linear_fits(*args, **kwargs):
             return sparse_linear(chosen, *args, **kwargs)
         made = origin(kind, func, args, kwargs)
         source = None if made is None else (_key(made[0]), self._origin_of(made[0]))
+        # Autograd keeps the hooks as long as what they packed: they must not hold a tensor of the call.
         wanted = _wanted(kind, args, kwargs)
+        places = args[0].shape[2:].numel() if kind in POOLS and isinstance(chosen, ShapeOnly) else 0
 
         def pack(t: Tensor) -> Packed:
-            if kind in POOLS and t.dtype == torch.int64 and t.numel() >= LEAST:
-                return _narrow(t, args[0])
-            return self._pack(t, chosen, seed) if wanted(t) else _kept(t)
+            if places and t.dtype == torch.int64 and t.numel() >= LEAST:
+                packed = _narrow(t, places)
+            else:
+                packed = self._pack(t, chosen, seed) if wanted(t) else kept(t)
+            if seen is not None:
+                seen.packed(t, packed)
+            return packed
 
-        with saved_tensors_hooks(pack, lambda packed: _unpack(packed, chosen)):
+        def unpack(packed: Packed) -> Tensor:
+            if seen is not None:
+                seen.unpacked(packed)
+            return _unpack(packed, chosen)
+
+        with saved_tensors_hooks(pack, unpack):
             result = func(*args, **kwargs)
         if made is not None and source is not None and isinstance(result, Tensor):
             self._remember(result, made[1], *source)
@@ -91,7 +117,7 @@ class Saver:
         packed = None if found is None or found[0].expired() else found[1]()
         if packed is None:
             with torch.no_grad():
-                packed = self._recomputed(t) if isinstance(codec, Recompute) else codec.pack(t.detach(), seed)
+                packed = self._recomputed(t) if isinstance(codec, Recompute) else _encoded(t, codec, seed)
             entry = StorageWeakRef(t.untyped_storage()), weakref.ref(packed)
             self._packed[key, str(codec)] = entry
             if not isinstance(codec, SignMask | ShapeOnly):
@@ -102,7 +128,7 @@ class Saver:
         known = self._origin_of(t)
         recipe = None if known is None else known.recipe()
         if recipe is None:
-            return _kept(t)
+            return kept(t)
         shape, stride = tuple(t.shape), t.stride()
 
         def rebuild() -> Tensor:
@@ -147,7 +173,11 @@ def _flat_key(t: Tensor) -> Key:
     return t.untyped_storage()._cdata, int(t.storage_offset()), *flat, t._version
 
 
-def _kept(t: Tensor) -> Packed:
+def _encoded(t: Tensor, codec: Codec, seed: int) -> Packed:
+    return kept(t) if isinstance(codec, Keep) else codec.pack(t.detach(), seed)
+
+
+def kept(t: Tensor) -> Packed:
     """The tensor itself; like autograd, refuse it when it was changed in place since."""
     version, own = t._version, t.detach()  # with its history the node would hold itself
 
@@ -169,9 +199,8 @@ def _unpack(packed: Packed, codec: Codec) -> Tensor:
         return packed.unpack()
 
 
-def _narrow(t: Tensor, x: Tensor) -> Packed:
-    """Places inside a window's map, in as few bytes as the map needs."""
-    places = x.shape[2:].numel()
+def _narrow(t: Tensor, places: int) -> Packed:
+    """Indices into a map of so many places, in as few bytes as it needs."""
     small = torch.int16 if places <= 2**15 else torch.int32 if places <= 2**31 else torch.int64
     return Packed((t.to(small),), lambda kept: kept.long())
 
@@ -204,7 +233,8 @@ def _wanted(kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callabl
         for t in tensors_in((args, kwargs))
         if isinstance(t, nn.Parameter) or not t.requires_grad
     }
-    x = args[0] if args and isinstance(args[0], Tensor) else None
+    first = args[0] if args and isinstance(args[0], Tensor) else None
+    x, size = (None, 0) if first is None else (first.untyped_storage()._cdata, first.numel())
     weight = kwargs.get("weight", args[1] if len(args) > 1 else None) if kind in INPUTS else None
     shapes = {tuple(weight.shape), tuple(weight.shape)[::-1]} if isinstance(weight, Tensor) else set()
     exact = kind in INPUTS | NORMS
@@ -213,8 +243,8 @@ def _wanted(kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callabl
         storage = t.untyped_storage()._cdata
         if not t.is_floating_point() or t.numel() < LEAST or storage in held:
             return False
-        if not exact or x is None or storage == x.untyped_storage()._cdata:
+        if not exact or x is None or storage == x:
             return True
-        return t.numel() == x.numel() and tuple(t.shape) not in shapes
+        return t.numel() == size and tuple(t.shape) not in shapes
 
     return wanted
