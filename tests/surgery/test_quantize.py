@@ -112,6 +112,49 @@ def test_bf16_rounds_operands(net, x):
     assert torch.equal(small(x), low) and Quantization.of(small).asked() == {"fc": "bf16"}
 
 
+@pytest.mark.parametrize("act_bits", [1, 2])
+def test_a_1_bit_layer_rounds_what_it_reads_and_nothing_else(net, x, act_bits):
+    small = apply(net, Policy({"blocks.0.*": Quantize(1, act_bits)}), x)
+    names = ("blocks.0.conv1", "blocks.0.conv2")
+    assert Quantization.of(small).asked() == dict.fromkeys(names, f"w1a{act_bits}")
+    assert points(small) == set()  # the add it names follows its producers, which are not rounded
+    calibrate(small, [x])
+    hook = Quantization.of(small).bits["blocks.0.conv1"]
+    read = F.relu(small.stem(x))  # outside the network's own call, where nothing is hooked
+    assert len(hook.activation(read).unique()) == 2**act_bits
+    seen = {}
+    small.blocks[0].bn1.register_forward_pre_hook(lambda m, a: seen.update(y=a[0]))
+    small(x)
+    weight = small.blocks[0].conv1.weight
+    signs = torch.where(weight >= 0, 1.0, -1.0) * weight.abs().mean((1, 2, 3), keepdim=True)
+    assert torch.allclose(seen["y"], F.conv2d(hook.activation(read), signs, padding=1), atol=1e-5)
+
+
+def test_gradients_reach_weight_and_step_of_a_1_bit_layer(net, x):
+    small = apply(net, Policy({"blocks.1.conv1": Quantize(1, 1)}), x)
+    calibrate(small, [x])
+    small.train()(x).square().sum().backward()
+    step = Quantization.of(small).bits["blocks.1.conv1"].activation.scale
+    assert small.blocks[1].conv1.weight.grad.abs().sum() > 0 and step.grad.abs() > 0
+    assert small.stem.weight.grad.abs().sum() > 0
+    Quantization.of(small).freeze()
+    small.zero_grad()
+    small(x).square().sum().backward()
+    assert step.grad is None
+
+
+def test_1_bit_activations_need_1_bit_weights():
+    with pytest.raises(ConfigError, match="act_bits 1 needs weight_bits 1"):
+        Quantize(4, 1)
+    assert Quantize.of("w1a1") == Quantize(1, 1) and Quantize(1, 2).precision == "w1a2"
+
+
+def test_1_bit_beside_8_bit_layers(net, x):
+    small = apply(net, Policy({"*": Quantize(), "blocks.0.conv2": Quantize(1, 1)}), x)
+    assert Quantization.of(small).plan.points["blocks.0.relu", 0]  # its input is int8 as conv1's result
+    assert Quantization.of(small).asked()["blocks.0.conv2"] == "w1a1"
+
+
 def test_the_given_model_and_its_keys_are_untouched(net, x):
     before = copy.deepcopy(net.state_dict())
     small = apply(net, Policy({"*": Quantize()}), x)
