@@ -128,3 +128,24 @@ def test_report(netfit, tmp_path):
     assert done.json == {"report": str(tmp_path / "report.html")}
     assert "42" in (tmp_path / "report.html").read_text()
     assert "no run.json" in netfit("report", tmp_path / "nowhere").error
+
+
+def test_classic_methods_and_trials_by_name(netfit, net, tmp_path):
+    half = netfit("apply", "digits-cnn", "magnitude", "--out", tmp_path / "m", "--json").json
+    assert 0.2 < half["after"]["macs"] / half["before"]["macs"] < 0.35
+    low = netfit("apply", "digits-cnn", "uniform-w2a8", "--out", tmp_path / "q", "--json").json
+    assert low["after"]["macs"] == low["before"]["macs"]
+    assert 1 / 16 < low["after"]["bytes"] / low["before"]["bytes"] < 1 / 14  # the edges keep eight bits
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "policies.json").write_text(json.dumps({"7": {"conv2": {"prune": {"keep": 16}}}}))
+    seventh = netfit("apply", "digits-cnn", f"{run}#7", "--out", tmp_path / "t", "--json").json
+    assert seventh["after"]["macs"] < seventh["before"]["macs"] / 2
+    for word, says in [
+        (f"{run}#8", "holds no policy of trial 8"),
+        ("uniform-w9a8", "weight_bits must be one of"),
+        ("learned", "a way of training and no policy: netfit compress --family learned"),
+        ("magnitud", "no family and no technique is called 'magnitud'; did you mean 'magnitude'?"),
+    ]:
+        done = netfit("apply", "digits-cnn", word, "--out", tmp_path / "x")
+        assert done.status == 2 and says in done.error

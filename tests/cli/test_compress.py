@@ -75,9 +75,13 @@ def test_every_option_reaches_the_job(netfit, job):
     options = (
         "--trials", 7, "--sampler", "random", "--methods", "quantize", "--epochs", 2, "--max-drop", 1.5,
         "--ignore", "conv1", "fc*", "--target", "host:onnxruntime", "--seed", 9, "--allow-drift",
+        "--finalists", 4, "--retrained", 2, "--also", "macs", "--also", "bytes", "--family", "magnitude",
+        "--store", "s.db", "--ray", "auto",
     )  # fmt: skip
     assert netfit(*WORDS, *options).status == 0
-    settings = Settings(7, "random", ("quantize",), 2, max_drop=1.5, ignore=("conv1", "fc*"))
+    settings = Settings(
+        7, "random", ("quantize",), 2, 4, 2, 1.5, ("conv1", "fc*"), "magnitude", ("macs", "bytes"), "s.db", "auto"
+    )
     assert job.calls == [("digits-cnn", "digits", "onnxruntime", 0.5, 9, settings)]
 
 
@@ -85,9 +89,43 @@ def test_defaults_are_those_of_the_job():
     given = {p.name: p.default for p in inspect.signature(compress).parameters.values()}
     assert Settings(
         trials=given["trials"], sampler=given["sampler"], methods=tuple(given["methods"].split(",")),
-        epochs=given["epochs"], max_drop=given["max_drop"], ignore=given["ignore"],
+        epochs=given["epochs"], finalists=given["finalists"], retrained=given["retrained"],
+        max_drop=given["max_drop"], ignore=given["ignore"], family=given["family"], also=given["also"],
+        store=given["store"], ray=given["ray"],
     ) == Settings()  # fmt: skip
     assert Settings().methods == METHODS
+
+
+def test_a_family_needs_no_latency_and_a_search_does(netfit, job):
+    assert netfit(*WORDS[:4], "--family", "uniform-int8").status == 0
+    assert job.calls[0][3] == 1.0
+    done = netfit(*WORDS[:4])
+    assert done.status == 2 and "such as --latency 0.25" in done.error
+
+
+def test_the_table_of_other_targets(netfit, job):
+    score = {"host": {"host": 0.9, "macs": None}, "macs": {"host": 0.7, "macs": 0.8}}
+    job.result = RESULT | {"also": {"targets": ["host", "macs"], "score": score}}
+    done = netfit(*WORDS, "--run", "r", "--also", "macs")
+    rows = [line.split() for line in done.out.splitlines()]
+    assert ["host", "90.0", "%", "none"] in rows and ["macs", "70.0", "%", "80.0", "%"] in rows
+
+
+def test_a_running_job_is_helped(netfit, job, monkeypatch):
+    from netfit.runs import Run
+
+    opened = Run.open
+
+    def joined(*args, **kwargs):
+        assert kwargs["join"]
+        run = opened(*args, **kwargs)
+        run.joined = True
+        return run
+
+    monkeypatch.setattr(Run, "open", joined)
+    job.result = None
+    done = netfit(*WORDS, "--run", "r")
+    assert done.status == 0 and "the process that owns r goes on" in done.out and "helping the job in r" in done.err
 
 
 def test_a_missed_goal_keeps_the_result(netfit, job, tmp_path):

@@ -29,6 +29,7 @@ _data = App(name="data", help="Data sets: which there are, and fetch one.", help
 _pipeline = App(
     name="pipeline", help="Pipeline-parallel training: which schedule, on which links.", help_format="plaintext"
 )
+_analog = App(name="analog", help="Noisy and analog hardware: what a network bears.", help_format="plaintext")
 _systolic = App(name="systolic", help="Systolic arrays that are not built yet.", help_format="plaintext")
 
 _command(app, "compress", "_compress:compress", """Compress a network until it meets a measured latency.
@@ -68,4 +69,18 @@ _command(_pipeline, "simulate", "_pipeline:simulate", "One schedule on one netwo
 _command(_pipeline, "replay", "_pipeline:replay", "Run a schedule on torch processes and compare with the simulation.")
 _command(_pipeline, "export", "_pipeline:export", "Write a schedule as a table that torch runs.")
 app.command(_pipeline)
+_command(_analog, "sites", "_analog:sites", "Places of a network where noise can sit.")
+_command(_analog, "walk", "_analog:walk", """Find how much noise each site of a network bears.
+
+    Bisects the strength at which accuracy is half way to chance, site by site and everywhere at once; --retrain also
+    trains under the noise. A factory or a built-in name is trained first, once a seed; a saved network is taken as it
+    is. An interrupted walk goes on with the same command and --run.
+    """)  # fmt: skip
+_command(_analog, "harden", "_analog:harden", """Train a network for noisy hardware.
+
+    Trains clean networks and networks at every constant level of noise too, so that the gain of a method is not
+    mistaken for that of weaker noise. Leaves the network, the curves and a report in the run directory.
+    """)  # fmt: skip
+_command(_analog, "env", "_analog:env", "Judge a trained network while the noise of its hardware fluctuates.")
+app.command(_analog)
 _command(app, "env", "_env:env", "The machine and the versions that numbers depend on.")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from ._options import Classes, InShape, Json, Model, Original, PolicyFile, Seed, shape
+from ._options import AnyPolicy, Classes, InShape, Json, Model, Original, Seed, shape
 from ._output import Output, answer, si, table
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ CALIBRATION, CALIBRATION_BATCH = 768, 256
 
 def apply(
     model: Model,
-    policy: PolicyFile,
+    policy: AnyPolicy,
     /,
     *,
     in_shape: InShape = None,
@@ -40,9 +40,8 @@ def apply(
     from netfit.errors import ConfigError
     from netfit.seeding import seed_everything
 
-    from ._network import open_network, operators, stored_bytes
+    from ._network import open_network, operators, read_policy, stored_bytes
 
-    changes = surgery.Policy.load(policy)
     samples = None if data is None else datasets.load(data)
     seed_everything(seed)
     if samples is not None and not Path(model).is_dir():
@@ -53,10 +52,11 @@ def apply(
             f"{model} was already changed by a policy; write both into one and apply it to {network.spec}"
         )
     x = network.inputs()
+    changes = read_policy(policy, network.model, x)
     changed = surgery.apply(network.model, changes, x).eval()
     if samples is not None:
         _refresh(changed, changes, samples)
-    place = out or Path(f"{_stem(model)}-{policy.stem}")
+    place = out or Path(f"{_stem(model)}-{Path(policy.replace('#', '-')).stem}")
     exported, why_not = _exported(changed, x, samples is not None)
     surgery.save(
         changed, place, spec=network.spec, example_inputs=[x], policy=changes, num_classes=network.num_classes,

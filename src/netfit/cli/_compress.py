@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from netfit.errors import JobError, MissingExtraError, NetfitError
+from netfit.errors import ConfigError, JobError, MissingExtraError, NetfitError
 
 from ._options import Count, Json, Model, Seed, words
 from ._output import Output, answer, si, table
@@ -31,6 +31,7 @@ FILES = {
     "result.json": "numbers",
     "report.html": "report",
 }
+MISSED = "none"  # no policy found for the one target meets the goal on the other
 _OURS = {"run.json", "log.txt", ".lock"}  # what a run directory holds before any work is done
 
 
@@ -39,8 +40,29 @@ def compress(
     /,
     *,
     data: Annotated[str, Parameter(help="Data set to train and judge on; see netfit data list.")],
-    latency: Annotated[float, Parameter(help="Goal: part of the uncompressed latency.", validator=Number(gt=0, lte=1))],
-    target: Annotated[str, Parameter(help="Where it shall run: host, host:onnxruntime, systolic:128x128 ...")] = "host",
+    latency: Annotated[
+        float | None,
+        Parameter(
+            help="Goal: part of the uncompressed latency; needed but for a family without one.",
+            validator=Number(gt=0, lte=1),
+        ),
+    ] = None,
+    target: Annotated[
+        str, Parameter(help="Where it shall run: host, host:onnxruntime, systolic:128x128, macs, bops, bytes ...")
+    ] = "host",
+    also: Annotated[
+        Sequence[str],
+        Parameter(
+            help="Another target to search for, and a table of what each policy costs on the others; repeatable."
+        ),
+    ] = (),
+    family: Annotated[
+        str | None,
+        Parameter(
+            help="A classic method in place of the search: uniform-int8 (bf16, w4a8 ... w1a2), magnitude, learned, "
+            "distillation, or a technique of structural replacement."
+        ),
+    ] = None,
     max_drop: Annotated[
         float | None, Parameter(help="Accuracy points that may be lost; more is a failure.", validator=Number(gte=0))
     ] = None,
@@ -53,13 +75,24 @@ def compress(
     epochs: Annotated[
         Count | None, Parameter(help="Epochs of retraining; as many as the model's own by default.")
     ] = None,
+    finalists: Annotated[Count, Parameter(help="Candidates that get a short retraining.")] = 10,
+    retrained: Annotated[Count, Parameter(help="Of these, how many get the full one; the best is kept.")] = 1,
     ignore: Annotated[
         Sequence[str],
         Parameter(
             help="Patterns of layers that stay as they are.", consume_multiple=True, negative="", show_default=False
         ),
     ] = (),
-    run: Annotated[Path | None, Parameter(help="Run directory, new or to go on with; runs/... by default.")] = None,
+    store: Annotated[
+        str | None, Parameter(help="Where the study is kept, such as a database that several machines search in.")
+    ] = None,
+    ray: Annotated[
+        str | None, Parameter(help="Ray cluster that scores the candidates: auto, local, ray://host:10001.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        Parameter(help="Run directory, new, to go on with, or to help a running job; runs/... by default."),
+    ] = None,
     allow_drift: Annotated[
         bool, Parameter(help="Go on although versions or machine changed.", negative="", show_default=False)
     ] = False,
@@ -73,12 +106,19 @@ def compress(
     from netfit.targets import parse
 
     device = parse(target)
+    if latency is None and family is None:
+        raise ConfigError("--latency says how fast it shall become, such as --latency 0.25 (or name a --family)")
     settings = Settings(
-        trials=trials, sampler=sampler, methods=chosen, epochs=epochs, max_drop=max_drop, ignore=tuple(ignore)
-    )
-    arguments = {"model": model, "data": data, "target": target, "latency": latency, **asdict(settings)}
-    opened = Run.open(run, "compress", arguments, seed, allow_drift=allow_drift)
+        trials=trials, sampler=sampler, methods=chosen, epochs=epochs, finalists=finalists, retrained=retrained,
+        max_drop=max_drop, ignore=tuple(ignore), family=family, also=tuple(also), store=store, ray=ray,
+    )  # fmt: skip
+    goal = 1.0 if latency is None else latency
+    arguments = {"model": model, "data": data, "target": target, "latency": goal, **asdict(settings)}
+    opened = Run.open(run, "compress", arguments, seed, allow_drift=allow_drift, join=True)
     error = _work(opened, device, arguments, settings)
+    if opened.joined:
+        facts = {"run": opened.path, "joined": True}
+        return answer(as_json, facts, f"the search is done; the process that owns {opened.path} goes on")
     return _outcome(opened.path, as_json, error)
 
 
@@ -98,7 +138,7 @@ def _work(run: "Run", target: "Target", arguments: Mapping[str, Any], settings: 
     from ._progress import progress
 
     _leave_cores()
-    print(f"run directory: {run.path}", file=sys.stderr)
+    print(f"{'helping the job in' if run.joined else 'run directory:'} {run.path}", file=sys.stderr)
     goal = arguments["latency"]
     try:
         with run, progress(goal) as show:
@@ -110,7 +150,7 @@ def _work(run: "Run", target: "Target", arguments: Mapping[str, Any], settings: 
             raise
         return e
     except NetfitError as e:
-        if e.exit_status == 2:
+        if e.exit_status == 2 and not run.joined:
             _forget(run.path)
         raise
     return None
@@ -160,4 +200,19 @@ def _numbers(result: Mapping[str, Any]) -> str:
     text = table(("", "before", "after", ""), rows)
     text += f"\nlatency goal {goal['latency']:g}: {'met' if final['met'] else 'not met'}"
     text += f", interval {final['ratio_lo']:.3f} to {final['ratio_hi']:.3f}"
-    return text + ("; the machine was busy, so the times are noisy" if final["noisy"] else "")
+    text += "; the machine was busy, so the times are noisy" if final["noisy"] else ""
+    return text + _specialised(result.get("also"))
+
+
+def _specialised(also: Mapping[str, Any] | None) -> str:
+    """Best score within the goal: a row for each target it runs on, a column for each it was searched for."""
+    if not also:
+        return ""
+    names = also["targets"]
+
+    def cell(score: float | None) -> str:
+        return MISSED if score is None else f"{100 * score:.1f} %"
+
+    cells = [[on, *(cell(also["score"][on][name]) for name in names)] for on in names]
+    columns = ("on, found for", *names)
+    return f"\n\nbest score within the goal\n{table(columns, cells)}"

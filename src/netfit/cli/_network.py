@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from netfit import models, surgery
-from netfit.errors import ConfigError
-from netfit.io import read_artifact
+from netfit.errors import ConfigError, did_you_mean
+from netfit.io import read_artifact, read_json
 from netfit.surgery import Policy, Quantization
 from netfit.workload import Workload, trace
 
-__all__ = ["Network", "open_network", "operators", "stored_bytes"]
+__all__ = ["Network", "open_network", "operators", "read_policy", "stored_bytes"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,31 @@ def _known(spec: str, shape: tuple[int, ...] | None) -> tuple[int, ...]:
     if shape is None:
         raise ConfigError(f"{spec} does not say what it takes: give --in-shape, such as --in-shape 3,32,32")
     return shape
+
+
+def read_policy(text: str, model: nn.Module, x: torch.Tensor) -> Policy:
+    """The policy behind a POLICY argument, for a network.
+
+    Args:
+        text: a file, ``RUN#TRIAL``, or the name of a classic method.
+        model: the uncompressed network.
+        x: what it can be run with.
+
+    Raises:
+        ConfigError: none of these, or no such trial.
+    """
+    folder, _, trial = text.rpartition("#")
+    if folder and trial.isdecimal() and Path(folder).is_dir():
+        place = Path(folder) / "policies.json"
+        kept = read_json(place) if place.is_file() else {}
+        if trial not in kept:
+            raise ConfigError(f"{folder} holds no policy of trial {trial}: {did_you_mean(trial, kept)}")
+        return Policy.from_dict(kept[trial], text)
+    if Path(text).is_file() or Path(text).suffix:
+        return Policy.load(text)
+    from netfit.compress import family_policy
+
+    return family_policy(text, model, x)
 
 
 def operators(model: nn.Module, x: torch.Tensor) -> Workload:

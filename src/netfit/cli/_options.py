@@ -9,7 +9,19 @@ from cyclopts.validators import Number
 
 from netfit.errors import ConfigError, did_you_mean
 
-__all__ = ["Classes", "Count", "InShape", "Json", "Model", "Original", "PolicyFile", "Seed", "shape", "words"]
+__all__ = [
+    "AnyPolicy",
+    "Classes",
+    "Count",
+    "InShape",
+    "Json",
+    "Model",
+    "Original",
+    "PolicyFile",
+    "Seed",
+    "shape",
+    "words",
+]
 
 Model = Annotated[
     str,
@@ -19,6 +31,13 @@ Model = Annotated[
     ),
 ]
 Original = Annotated[str | None, Parameter(help="Factory of your own network that a saved MODEL was made from.")]
+AnyPolicy = Annotated[
+    str,
+    Parameter(
+        help="Policy file (TOML or JSON), a classic method (uniform-int8, uniform-w4a8, magnitude ...), or RUN#TRIAL "
+        "for what a trial of a compress run tried."
+    ),
+]
 PolicyFile = Annotated[Path, Parameter(help="Policy file, TOML or JSON.")]
 InShape = Annotated[
     str | None, Parameter(help="Shape of one input without the batch, such as 3,32,32; needed for your own networks.")

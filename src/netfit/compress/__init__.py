@@ -11,10 +11,9 @@ from ._search import Search
 from ._sensitivity import Sensitivity, sensitivity
 from ._settings import Settings
 from ._slice import slice_model
-from ._space import Candidate, SearchSpace, search_space
+from ._space import SearchSpace, search_space
 
 __all__ = [
-    "Candidate",
     "ChannelGroup",
     "ChannelPlan",
     "Prune",
