@@ -55,8 +55,8 @@ class ConstantScale(Technique):
 
     Example:
         >>> from netfit.surgery import Policy, apply
-        >>> net = apply(nn.ReLU(), Policy({"kind:relu": ConstantScale(scale=0.5, bits=2)}), torch.zeros(1, 2))
-        >>> net(torch.tensor([[0.8, 9.0]]))
+        >>> policy = Policy({"kind:relu": ConstantScale(scale=0.5, bits=2)})
+        >>> apply(nn.Sequential(nn.ReLU()), policy, torch.zeros(1, 2))(torch.tensor([[0.8, 9.0]]))
         tensor([[1.0000, 1.5000]])
     """
 

@@ -30,6 +30,7 @@ _pipeline = App(
     name="pipeline", help="Pipeline-parallel training: which schedule, on which links.", help_format="plaintext"
 )
 _analog = App(name="analog", help="Noisy and analog hardware: what a network bears.", help_format="plaintext")
+_gpu = App(name="gpu", help="Predict kernels on GPUs that are not here.", help_format="plaintext")
 _systolic = App(name="systolic", help="Systolic arrays that are not built yet.", help_format="plaintext")
 
 _command(app, "compress", "_compress:compress", """Compress a network until it meets a measured latency.
@@ -59,6 +60,19 @@ _command(_systolic, "sweep", "_systolic:sweep", """Count every systolic array of
     a report in the run directory. netfit cost --target systolic:128x128 counts one array, operator by operator.
     """)  # fmt: skip
 app.command(_systolic)
+_command(_gpu, "import", "_gpu:import_", """Add measured kernels to a database.
+
+    Sources are traces of torch.profiler, CUDA Flux counts, Kernel Tuner caches, CSV files, or names of systems whose
+    tables the package aiconfigurator-core holds. netfit ships no measured table.
+    """)  # fmt: skip
+_command(_gpu, "train", "_gpu:train", "Train a predictor of time, power or energy and save it as ONNX and JSON.")
+_command(_gpu, "evaluate", "_gpu:evaluate", """Train and test under protocols that leave kernels, devices or shapes out.
+
+    A random split is only shown beside an honest one, and marked where it leaks.
+    """)  # fmt: skip
+_command(_gpu, "predict", "_gpu:predict", "Predict one matrix product, or one kernel from its PTX.")
+_command(_gpu, "adapt", "_gpu:adapt", "Correct a predictor for a device with a few measured kernels.")
+app.command(_gpu)
 _command(_pipeline, "compare", "_pipeline:compare", """Formula, table and simulation of schedules side by side.
 
     --times gives equal stages, --model cuts a network for every schedule. With --run, result.json and a report with

@@ -9,6 +9,7 @@ import pydantic
 from netfit import io
 from netfit.errors import ArtifactError
 
+from ._analog import analog_report
 from ._compress import compress_report
 from ._generic import generic_report
 from ._model import Report
@@ -19,6 +20,7 @@ __all__ = ["from_run"]
 
 # A job with a report of its own is one line here; every other kind gets its result as tables.
 _KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {
+    "analog": analog_report,
     "compress": compress_report,
     "pipeline": pipeline_report,
     "systolic": systolic_report,

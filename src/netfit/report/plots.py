@@ -140,12 +140,20 @@ def heat_map(
     return draw(300, paint)
 
 
-def lines(series: Mapping[str, tuple[Sequence[float], ...]], *, xlabel: str, ylabel: str, steps: bool = False) -> str:
+def lines(
+    series: Mapping[str, tuple[Sequence[float], ...]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    steps: bool = False,
+    log: bool = False,
+) -> str:
     """Curves, each with an optional band.
 
     Args:
         series: name -> (x, y) or (x, y, low, high).
         steps: a value holds until the next one, instead of a straight line between them.
+        log: logarithmic x axis.
     """
 
     def paint(figure: Any, ax: Any) -> None:
@@ -165,7 +173,10 @@ def lines(series: Mapping[str, tuple[Sequence[float], ...]], *, xlabel: str, yla
                 label=name,
             )
         ax.grid(True)
-        ax.xaxis.get_major_locator().set_params(integer=all(v == int(v) for s in series.values() for v in s[0]))
+        if log:
+            ax.set_xscale("log")
+        else:
+            ax.xaxis.get_major_locator().set_params(integer=all(v == int(v) for s in series.values() for v in s[0]))
         _label(figure, ax, xlabel, ylabel, legend=len(series) > 1)
 
     return draw(230, paint)
