@@ -17,5 +17,6 @@ from .surgery import save as save
 from .surgery import sites as sites
 from .targets import HostCPU as HostCPU
 from .targets import SystolicArray as SystolicArray
+from .targets.gpu import GPU as GPU
 from .workload import Workload as Workload
 from .workload import trace as trace

@@ -21,7 +21,7 @@ def cost(
     /,
     *,
     target: Annotated[
-        str, Parameter(help="workload counts; host, host:onnxruntime, systolic:128x128 ... say times.")
+        str, Parameter(help="workload counts; host, host:onnxruntime, systolic:128x128, gpu:h100 ... say times.")
     ] = "workload",
     in_shape: InShape = None,
     num_classes: Classes = None,

@@ -15,13 +15,14 @@ GROUP = "netfit.targets"
 _BUILT_IN = {
     "bops": "netfit.targets._counted:bops",
     "bytes": "netfit.targets._counted:stored_bytes",
+    "gpu": "netfit.targets.gpu._target:from_text",
     "host": "netfit.targets._host:from_text",
     "macs": "netfit.targets._counted:macs",
     "remote": "netfit.targets._remote:from_text",
     "systolic": "netfit.targets.systolic._array:from_text",
 }
 # Names the documentation promises, so that asking early is not answered with "unknown".
-_PLANNED = ("gpu", "roofline", "vta")
+_PLANNED = ("roofline", "vta")
 
 
 def parse(text: str) -> Target:
@@ -29,7 +30,8 @@ def parse(text: str) -> Target:
 
     Args:
         text: ``"host"``, ``"host:onnxruntime"``, ``"host:openvino"``, ``"remote:http://board:8765"``,
-            ``"systolic:128x128"``, ``"systolic:16x16,dataflow=os"``, ``"macs"``, ``"bops"``, ``"bytes"``, or
+            ``"systolic:128x128"``, ``"systolic:16x16,dataflow=os"``, ``"gpu:h100"``,
+            ``"gpu:a100,precision=bf16,time=FOLDER"``, ``"macs"``, ``"bops"``, ``"bytes"``, or
             ``"<name>:<argument>"`` of an installed package that has an entry point ``<name>`` in the group
             ``netfit.targets`` (a callable that takes the argument and returns a target).
 

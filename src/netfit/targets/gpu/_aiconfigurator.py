@@ -97,9 +97,7 @@ def _rows(path: Path, dtype: str, dtypes: Sequence[str], limit: int | None, seed
         )
     if limit is not None and limit < len(keep):
         keep = np.sort(np.random.default_rng(seed).choice(keep, limit, replace=False))
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    for i in keep:
-        yield {name: column[i] for name, column in columns.items()}
+    yield from table.take(keep).to_pylist()
 
 
 def _gemm(row: _Row, system: str) -> Launch:

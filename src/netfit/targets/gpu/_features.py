@@ -33,7 +33,8 @@ _ALIGNED = (8, 64)
 COLUMNS: dict[str, tuple[str, ...]] = {
     "op": (
         "kind", "variant", "bits", "weight_bits", "log_m", "log_n", "log_k", "log_count", "log_share", "skew",
-        "log_flops", "log_bytes", "log_intensity", "balance", "log_bound", "log_compute", "log_memory", "log_l2", "log_sm_work",
+        "log_flops", "log_bytes", "log_intensity", "balance", "log_bound", "log_compute", "log_memory", "log_l2",
+        "log_sm_work",
         *(f"{what}_{a}x{b}" for a, b in _TILES for what in ("log_waves", "last_wave", "padding")),
         *(f"{size}_mod_{a}" for a in _ALIGNED for size in "mnk"),
         "log_tdp_w",
@@ -54,7 +55,7 @@ class Samples:
         columns: their names.
         time_s: seconds of each row, NaN where not measured.
         power_w: watts of each row, NaN where not measured.
-        labels: ``device``, ``app``, ``kernel``, ``shape`` and ``kind`` of each row, for splits.
+        labels: ``device``, ``app``, ``kernel``, ``shape``, ``kind`` and ``dtype`` of each row, for splits.
     """
 
     features: str
@@ -110,7 +111,8 @@ def samples(launches: Sequence[Launch], features: str, specs: Mapping[str, GPUSp
     X = matrix(rows, features, specs) if features in COLUMNS else _settings(rows, columns)
     measured = [[getattr(row, name) for row in rows] for name in ("time_s", "power_w")]
     time_s, power_w = (np.array([np.nan if v is None else v for v in column], np.float64) for column in measured)
-    named = {name: np.array([getattr(row, name) for row in rows]) for name in ("device", "app", "kernel", "kind")}
+    labels = ("device", "app", "kernel", "kind", "dtype")
+    named = {name: np.array([getattr(row, name) for row in rows]) for name in labels}
     return Samples(features, X, columns, time_s, power_w, named | {"shape": _shapes(rows)})
 
 

@@ -75,8 +75,8 @@ def _kernels(op: Op, device: str, asked: tuple[int, int] | None, precision: str 
     if op.kind == "attention":
         keys = op.inputs[1].shape
         share = max(1.0, first.count / max(1, prod(keys[:-2])))
-        sizes = {"m": first.m, "n": first.n, "k": first.k, "count": first.count}
-        return [(replace(common, kind="attention", share=share, flops=flops, **sizes), 1)]
+        heads = replace(common, kind="attention", share=share, flops=flops)
+        return [(replace(heads, m=first.m, n=first.n, k=first.k, count=first.count), 1)]
     kind = "conv2d" if op.kind.startswith("conv") else "gemm"
     count = first.count * first.groups
     return [(replace(common, kind=kind, m=first.m, n=first.n, k=first.k, count=count, flops=flops), 1)]
