@@ -76,11 +76,11 @@ def test_every_option_reaches_the_job(netfit, job):
         "--trials", 7, "--sampler", "random", "--methods", "quantize", "--epochs", 2, "--max-drop", 1.5,
         "--ignore", "conv1", "fc*", "--target", "host:onnxruntime", "--seed", 9, "--allow-drift",
         "--finalists", 4, "--retrained", 2, "--also", "macs", "--also", "bytes", "--family", "magnitude",
-        "--store", "s.db", "--ray", "auto",
+        "--store", "s.db", "--ray", "auto", "--train-epochs", 3,
     )  # fmt: skip
     assert netfit(*WORDS, *options).status == 0
     settings = Settings(
-        7, "random", ("quantize",), 2, 4, 2, 1.5, ("conv1", "fc*"), "magnitude", ("macs", "bytes"), "s.db", "auto"
+        7, "random", ("quantize",), 2, 4, 2, 1.5, ("conv1", "fc*"), "magnitude", ("macs", "bytes"), "s.db", "auto", 3
     )
     assert job.calls == [("digits-cnn", "digits", "onnxruntime", 0.5, 9, settings)]
 
@@ -91,7 +91,7 @@ def test_defaults_are_those_of_the_job():
         trials=given["trials"], sampler=given["sampler"], methods=tuple(given["methods"].split(",")),
         epochs=given["epochs"], finalists=given["finalists"], retrained=given["retrained"],
         max_drop=given["max_drop"], ignore=given["ignore"], family=given["family"], also=given["also"],
-        store=given["store"], ray=given["ray"],
+        store=given["store"], ray=given["ray"], train_epochs=given["train_epochs"],
     ) == Settings()  # fmt: skip
     assert Settings().methods == METHODS
 

@@ -72,6 +72,10 @@ def compress(
         Parameter(help="auto is uniform, greedy, then TPE; ddpg-... are Galen's agents."),
     ] = "auto",
     methods: Annotated[str, Parameter(help="What may be done, separated by commas.")] = "prune,quantize",
+    train_epochs: Annotated[
+        Count | None,
+        Parameter(help="Epochs of the first training of a network without weights; its recipe's by default."),
+    ] = None,
     epochs: Annotated[
         Count | None, Parameter(help="Epochs of retraining; as many as the model's own by default.")
     ] = None,
@@ -111,6 +115,7 @@ def compress(
     settings = Settings(
         trials=trials, sampler=sampler, methods=chosen, epochs=epochs, finalists=finalists, retrained=retrained,
         max_drop=max_drop, ignore=tuple(ignore), family=family, also=tuple(also), store=store, ray=ray,
+        train_epochs=train_epochs,
     )  # fmt: skip
     goal = 1.0 if latency is None else latency
     arguments = {"model": model, "data": data, "target": target, "latency": goal, **asdict(settings)}

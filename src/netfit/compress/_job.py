@@ -152,7 +152,7 @@ class Job:
         def train() -> dict[str, Any]:
             r = self.recipe
             history = fit(
-                model, self.train_set.tensors(), epochs=r.epochs, lr=r.lr, batch_size=r.batch_size,
+                model, self.train_set.tensors(), epochs=self.settings.train_epochs or r.epochs, lr=r.lr, batch_size=r.batch_size,
                 weight_decay=r.weight_decay, seed=derive(self.run.seed, "base"), augment=r.augment,
                 checkpoint=self.run.path / "stages" / "base", progress=lambda f: self.progress("train", f),
             )  # fmt: skip

@@ -23,6 +23,7 @@ class Settings:
         also: further targets; each gets a search of its own, and a table says what each policy costs on the others.
         store: where the study is kept, if not in the run directory: jobs of several machines that name one database
             search together.
+        train_epochs: of the first training, of a network that comes without weights; its recipe's when None.
         ray: address of a Ray cluster whose processors score the candidates, ``"local"`` for one on this machine.
     """
 
@@ -38,3 +39,4 @@ class Settings:
     also: tuple[str, ...] = ()
     store: str | None = None
     ray: str | None = None
+    train_epochs: int | None = None
