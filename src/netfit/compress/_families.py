@@ -16,7 +16,7 @@ from torch import nn
 from netfit.errors import ConfigError, UnsupportedLayerError, did_you_mean
 from netfit.surgery import Policy, Quantize, Technique
 from netfit.targets import Target
-from netfit.workload import trace
+from netfit.workload import Op, trace
 
 from ._groups import plan_channels
 from ._prune import Prune
@@ -105,8 +105,8 @@ def family_policy(name: str, model: nn.Module, *example_inputs: torch.Tensor) ->
         groups = plan_channels(model, *example_inputs).free
         entries = {g.layers[0]: Prune(sparsity=PRUNED) for g in groups if g.layers}
     else:
-        layers = [op.name for op in trace(model, *example_inputs) if op.kind in _KINDS and "weight" in op.params]
-        precisions = _at_edges(list(dict.fromkeys(layers)), found.precision)
+        layers = [op for op in trace(model, *example_inputs) if op.kind in _KINDS and "weight" in op.params]
+        precisions = _at_edges(layers, found.precision)
         entries = {layer: Quantize.of(p) for layer, p in precisions.items()}
     if not entries:
         raise UnsupportedLayerError(f"family {name!r} finds no layer it can act on in this network")
@@ -132,10 +132,12 @@ def uniform_precision(space: SearchSpace, precision: str, target: Target, ignore
                 f"{target.spec.name} does not run {op.kind} layers such as {op.name!r} at {precision}; "
                 f"it runs {', '.join(offered)}"
             )
-    chosen = _at_edges([op.name for op in layers], precision)
+    chosen = _at_edges(layers, precision)
     return replace(space, precisions={n: (chosen.get(n, p[0]),) for n, p in space.precisions.items()})
 
 
-def _at_edges(layers: list[str], precision: str) -> dict[str, str]:
-    low = re.fullmatch(r"w\d+a\d+", precision) is not None
-    return {n: EDGE if low and n in (layers[0], layers[-1]) else precision for n in layers}
+def _at_edges(layers: Sequence[Op], precision: str) -> dict[str, str]:
+    """Precision of each layer; under fewer than eight bits the outermost, and those it cannot run at, keep EDGE."""
+    low, wanted = re.fullmatch(r"w\d+a\d+", precision) is not None, Quantize.of(precision)
+    ends = (layers[0].name, layers[-1].name) if layers else ()
+    return {op.name: EDGE if low and (op.name in ends or not wanted.runs(op)) else precision for op in layers}

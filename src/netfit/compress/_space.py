@@ -74,13 +74,17 @@ class SearchSpace:
         return {name: point[name] for name in self.dimensions()}
 
     def uniform(self, fraction: float, narrow: bool = True) -> Candidate:
-        """Every group at the step nearest to a fraction of its width, every layer at its last (or first) precision."""
+        """Every group at the step nearest to a fraction of its width, every layer at its narrowest or first precision.
+
+        1-bit precisions do not count as narrow here: all of them at once leave nothing to score before training.
+        """
 
         def nearest(steps: tuple[int, ...]) -> int:
             return min(steps, key=lambda n: (abs(n - fraction * steps[-1]), n))
 
         keep = {g: nearest(s) for g, s in self.steps.items()}
-        return Candidate(keep, {n: p[-1 if narrow else 0] for n, p in self.precisions.items()})
+        usual = {n: [q for q in p if Quantize.of(q).weight_bits > 1] or p for n, p in self.precisions.items()}
+        return Candidate(keep, {n: p[-1 if narrow else 0] for n, p in usual.items()})
 
     def layers(self) -> list[Op]:
         """Layers with weights, once each, in execution order."""
@@ -142,8 +146,7 @@ def search_space(
     precisions = {}
     for op in layers:
         free = "quantize" in methods and not any(fnmatchcase(op.name, p) for p in ignore)
-        offered = target.precisions(op.kind)
-        precisions[op.name] = _ladder(offered) if free else offered[:1]
+        precisions[op.name] = _ladder(target.offered(op)) if free else target.precisions(op.kind)[:1]
     return SearchSpace(plan, workload, steps, precisions)
 
 

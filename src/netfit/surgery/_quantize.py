@@ -15,7 +15,7 @@ from torch import nn
 
 from netfit.errors import ConfigError, UnsupportedLayerError
 from netfit.quant import Binary, FakeQuantize
-from netfit.workload import Workload, trace
+from netfit.workload import Op, Workload, trace
 
 from ._bits import BIT_PRECISIONS, RoundOperands
 from ._hooks import CallHook, first_tensor, hooks_of, install
@@ -71,6 +71,12 @@ class Quantize(Technique):
         """Name on the precision ladder: fp32, bf16, int8, or w<weight bits>a<activation bits>."""
         names = {(_FP32, _FP32): "fp32", (_BF16, _BF16): "bf16", (8, 8): "int8"}
         return names.get((self.weight_bits, self.act_bits), f"w{self.weight_bits}a{self.act_bits}")
+
+    def runs(self, op: Op) -> bool:
+        """Whether an operator can be exported at this precision; 1-bit kernels are for conv2d without groups only."""
+        if self.precision in BIT_PRECISIONS:
+            return op.kind == "conv2d" and op.attrs.get("groups", 1) == 1
+        return self.kinds is None or op.kind in self.kinds
 
     @classmethod
     def of(cls, precision: str) -> "Quantize":

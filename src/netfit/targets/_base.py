@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from netfit.surgery import Policy
     from netfit.targets._table import CostTable
-    from netfit.workload import Workload
+    from netfit.workload import Op, Workload
 
 Kind = Literal["measured", "simulated", "predicted", "bounded"]
 
@@ -81,6 +81,10 @@ class Target(ABC):
     @abstractmethod
     def precisions(self, kind: str) -> tuple[str, ...]:
         """Precisions this target runs an operator of ``kind`` in, such as ``("fp32", "int8")``, widest first."""
+
+    def offered(self, op: Op) -> tuple[str, ...]:
+        """Precisions worth trying for one layer, widest first: those of its kind, unless its shape matters."""
+        return self.precisions(op.kind)
 
     @abstractmethod
     def cost(

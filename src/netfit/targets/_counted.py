@@ -65,9 +65,7 @@ class Counted(Target):
             model = workload_or_model if policy is None else apply(workload_or_model, policy, *example_inputs)
             state = Quantization.of(model)
             if state is not None:
-                act = {key[0]: state.plan.bits[head] for key, head in state.plan.inputs.items()}
-                bits = {key[0]: (weight, act[key[0]]) for key, weight in state.plan.layers.items()}
-                bits |= dict.fromkeys(state.bf16, (16, 16))
+                bits = state.widths()
             workload = trace(plain(model), *example_inputs)
         counts = np.array(_stored(workload, bits) if self.metric == "bytes" else self._operations(workload, bits))
         names, kinds = tuple(op.name for op in workload), tuple(op.kind for op in workload)

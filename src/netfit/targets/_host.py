@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from netfit import env
 from netfit.deploy import Session, export, open_session
-from netfit.errors import ConfigError, MissingExtraError, did_you_mean
+from netfit.errors import ConfigError, MissingExtraError, UnsupportedLayerError, did_you_mean
+from netfit.workload import Op
 
 from ._base import DeviceSpec, Target
+from ._bits import bits_that_pay, measurable, shape_of
 from ._cache import Cache, file_digest
 from ._measure import PROTOCOL, Measurement, measure
 from ._memory import PeakMemory, peak_memory
@@ -57,6 +59,7 @@ class HostCPU(Target):
             raise ConfigError(f"threads={threads}: a network needs at least one")
         self.runtime, self.threads, self.budget_s = runtime, threads, budget_s
         self._folder = None if cache is None else Path(cache)
+        self._paying: dict[str, tuple[str, ...]] = {}
 
     @property
     def spec(self) -> DeviceSpec:
@@ -92,6 +95,26 @@ class HostCPU(Target):
         if self.runtime != "onnxruntime" and bf16 and kind in _BF16:
             out.append("bf16")
         return (*out, "int8") if kind in _INT8 else tuple(out)
+
+    def offered(self, op: Op) -> tuple[str, ...]:
+        """Those of :meth:`precisions`, and the 1-bit ones in which OpenVINO runs the layer faster than in int8.
+
+        That is measured once for each shape on a machine and kept.
+        """
+        known = self.precisions(op.kind)
+        if self.runtime not in ("openvino", "fastest") or not measurable(op):
+            return known
+        shape = shape_of(op)
+        if str(shape) not in self._paying:
+            cache = self._cache("openvino")
+            paying: tuple[str, ...] | None = cache.get(tuple, "bits", shape)
+            if paying is None:
+                quick = HostCPU(self.runtime, self.threads, budget_s=self.budget_s / 3)
+                paying, noisy = bits_that_pay(op, lambda sessions: quick.latency(sessions, "int8"), self.threads)
+                if not noisy:
+                    cache.put(paying, "bits", shape)
+            self._paying[str(shape)] = paying
+        return (*known, *self._paying[str(shape)])
 
     def cost(self, workload_or_model: Any, *example_inputs: Any, policy: Any = None) -> CostTable:
         """Measured seconds of one inference, distributed over layers by the runtime's own profile.
@@ -230,6 +253,8 @@ def fastest_runtime(path: str | Path, threads: int = 1, *, budget_s: float = 3.0
             calls[name] = open_session(path, name, threads).warm()
         except MissingExtraError as e:
             missing = e
+        except UnsupportedLayerError:  # 1-bit layers run in OpenVINO only
+            continue
     if not calls:
         raise missing or ConfigError(f"no runtime reads {path}")
     if len(calls) == 1:
