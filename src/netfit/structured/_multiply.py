@@ -111,7 +111,9 @@ def _multiply(x: Tensor, factors: Sequence[Tensor], bias: Tensor | None, out: in
     features = y.shape[1]
     if out < features:
         y = y[:, :out]
-    return y if bias is None else y + (bias if x.ndim == 2 else bias[:, None])
+    if bias is None:
+        return y
+    return y + (bias if x.ndim == 2 else bias[:, None]).to(y.dtype)  # autocast may have lowered y
 
 
 class _Chain(torch.autograd.Function):

@@ -122,7 +122,9 @@ class PixelflyLinear(nn.Module):
     def _run(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, self.in_features)
         flat = F.pad(flat, (0, self._width - self.in_features)) if self._width > self.in_features else flat
-        gathered = flat.reshape(len(flat), -1, self.block_size)[:, self.columns.flatten()].flatten(1)
+        gathered = flat.reshape(-1, self._width // self.block_size, self.block_size)[:, self.columns.flatten()].flatten(
+            1
+        )
         y = ks_multiply(gathered, [self.blocks], self.bias, out_features=self.out_features)
         if self.down is not None and self.up is not None:
             y = y + ks_multiply(flat[:, : self.in_features], [self.down, self.up])

@@ -67,7 +67,7 @@ class Structure(Technique):
             except (ConfigError, UnsupportedLayerError) as e:
                 raise UnsupportedLayerError(f"{name!r} cannot become {cls.name}: {e}") from e
         for module in list(model.modules()):
-            for key, child in list(module.named_children()):
+            for key, child in list(module._modules.items()):  # named_children() names a shared one once
                 if child in new:
                     setattr(module, key, new[child])
         return new.get(model, model)
