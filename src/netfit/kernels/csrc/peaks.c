@@ -31,6 +31,18 @@ void peak_read(const char *p, int64_t bytes, int64_t repeats) {
         }
 }
 
+/* Write as many; a line that is not in the nearest cache is fetched first. */
+void peak_write(char *p, int64_t bytes, int64_t repeats) {
+    vint v = {0};
+    for (int64_t r = 0; r < repeats; r++)
+        for (int64_t i = 0; i < bytes; i += 8 * BYTES) {
+            vint_u *at = (vint_u *)(p + i);
+            OPAQUE(v);
+            at[0] = v, at[1] = v, at[2] = v, at[3] = v, at[4] = v, at[5] = v, at[6] = v, at[7] = v;
+            __asm__ volatile("" : : : "memory");
+        }
+}
+
 #define REPEAT_12(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
 #define DECLARE(i) V s##i = {0};
 #define KEEP(i) USE(s##i);
@@ -124,4 +136,4 @@ TILES(peak_int8_tiles, "tdpbusd")
 int64_t peak_int8_tiles(int64_t steps) { return 0 * steps; }
 #endif
 
-const char *peak_int8_unit(void) { return INT8_UNIT; }
+int64_t peak_vector_bytes(void) { return BYTES; }

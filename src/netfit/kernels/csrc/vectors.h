@@ -38,28 +38,24 @@ static inline vfloat mac_fp32(vfloat sum, vfloat x, vfloat w) { return sum + x *
    there activations are stored with 128 added, which the caller takes back. */
 #if defined(__AVX512VNNI__) && BYTES == 64
 #define OFFSET 128
-#define INT8_UNIT "vnni"
 static inline vint mac_int8(vint sum, vint x, vint w) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
     return sum;
 }
 #elif defined(__AVXVNNI__) && BYTES == 32
 #define OFFSET 128
-#define INT8_UNIT "vnni"
 static inline vint mac_int8(vint sum, vint x, vint w) {
     __asm__("{vex} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(x), "x"(w));
     return sum;
 }
 #elif defined(__ARM_FEATURE_DOTPROD)
 #define OFFSET 0
-#define INT8_UNIT "sdot"
 static inline vint mac_int8(vint sum, vint x, vint w) {
     __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(x), "w"(w));
     return sum;
 }
 #else
 #define OFFSET 0
-#define INT8_UNIT "widening"
 static inline vint mac_int8(vint sum, vint x, vint w) {
     for (int b = 0; b < 32; b += 8) sum += ((x << b) >> 24) * ((w << b) >> 24);
     return sum;

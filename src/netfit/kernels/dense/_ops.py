@@ -21,7 +21,7 @@ def _shape(x: Tensor, w: Tensor, stride: int, padding: int, dilation: int) -> Co
             "(rows, channels, taps, taps)"
         )
     batch, channels, height, width = x.shape
-    return ConvShape(len(w), channels, height, width, *w.shape[2:], stride, padding, dilation, batch)
+    return ConvShape(len(w), channels, height, width, w.shape[2], w.shape[3], stride, padding, dilation, batch)
 
 
 def _precision(x: Tensor, w: Tensor) -> Precision:

@@ -1,0 +1,132 @@
+"""The loop nests of our kernels, of a plain one, and what is known of anybody else's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+
+from netfit.kernels.dense import CHANNELS, Blocking, ConvShape
+
+from ._traffic import Loop, Nest, Operand
+
+OPERATIONS = {"fp32": 2, "bf16": 4, "int8": 8, "bits": 64}  # of one multiply-accumulate of 32-bit words
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an operator does, as far as the processor is concerned.
+
+    Attributes:
+        precision: of its products.
+        unit: ``"vector"``, ``"tiles"`` or ``"scalar"``; None for whichever is fastest.
+        operations: multiplications and additions carried out, those of padded tiles included.
+        loads: load instructions, as full vectors each.
+        chain: multiply-accumulates that wait for the one before, one after the other.
+        nests: how it moves its operands, in phases.
+    """
+
+    precision: str
+    unit: str | None
+    operations: float
+    loads: float
+    nests: tuple[Nest, ...]
+    chain: float = 0.0
+
+
+def _at(*axes: str | tuple[str, int]) -> tuple[tuple[str, int], ...]:
+    return tuple((axis, 1) if isinstance(axis, str) else axis for axis in axes)
+
+
+def blocked(shape: ConvShape, precision: str, blocks: Blocking, planes: int = 1) -> Work:
+    """The nest of `netfit.kernels.dense.Prepared`: image, packing, and products block by block.
+
+    Args:
+        shape: sizes.
+        precision: ``"fp32"``, ``"int8"`` or ``"bits"``.
+        blocks: of the prepared operator.
+        planes: bits of an activation.
+    """
+    s, b, turns = shape, blocks, shape.batch * planes
+    words, vectors = s.words(precision), ceil(s.pixels / b.lanes)
+    tiles, panels, passes = ceil(s.rows / b.tile_rows), ceil(vectors / b.tile_vectors), ceil(words / b.kc)
+    products = turns * tiles * b.tile_rows * vectors * b.lanes * words
+    per_panel = turns * tiles * words * (vectors + panels * b.tile_rows)  # pixels, and each weight to all lanes
+    sums = turns * s.rows * vectors * (passes * planes - 1) / planes
+    packing = turns * words * vectors
+    panel = b.tile_vectors * b.lanes
+    buffer = 4 * b.kc * b.nc
+    image_words = -(-s.channels // CHANNELS[precision]) * s.height * s.width
+    in_place = precision == "fp32" and s.taps_h * s.taps_w == 1 and s.padding == 0 and s.stride == 1
+    item = 4 if precision == "fp32" else 1
+    x = Operand("x", (_at("x"),), item)
+    image = x if in_place else Operand("image", (_at("image"),), 4, 4 * image_words)
+    extents = {"x": s.channels * s.height * s.width, "image": image_words, "block": b.kc * b.nc}
+    fill = Nest(extents, (image, Operand("packed", (_at("block"),), 4, buffer, written=True)), times=turns)
+    if in_place:
+        fill = Nest({**extents, "image": extents["x"]}, fill.operands, times=turns)
+    multiply = Nest(
+        {"m": s.rows, "n": s.pixels, "k": words},
+        (
+            Operand("weights", (_at("m"), _at("k"))),
+            Operand("packed", (_at("k"), _at("n")), 4, buffer),
+            Operand("sums", (_at("m"), _at("n")), written=True),
+        ),
+        [
+            Loop(axis, min(step, size))
+            for axis, step, size in (
+                ("n", b.nc, s.pixels), ("k", b.kc, words), ("m", b.mc, s.rows), ("n", panel, s.pixels),
+                ("m", b.tile_rows, s.rows),
+            )
+        ],
+        turns,
+    )  # fmt: skip
+    read = Nest(extents, (x,), times=turns)
+    nests = (fill, multiply) if in_place else (read, fill, multiply)
+    loads = per_panel + sums + packing + (0 if in_place else turns * extents["x"] * item / (4 * b.lanes))
+    return Work(precision, "vector", products * OPERATIONS[precision], loads, nests)
+
+
+def plain(shape: ConvShape, precision: str, lanes: int) -> Work:
+    """The nest of `netfit.kernels.dense.naive`: row, pixel, then the sum, one word after the other.
+
+    Args:
+        shape: sizes.
+        precision: ``"fp32"``, ``"int8"`` or ``"bits"`` (one plane).
+        lanes: 32-bit words of a vector, which a load could have brought.
+    """
+    s = shape
+    channels = -(-s.channels // CHANNELS["bits"]) if precision == "bits" else s.channels
+    item = 1 if precision == "int8" else 4
+    extents: Mapping[str, float] = {
+        "m": s.rows, "i": s.out_h, "j": s.out_w, "c": channels, "r": s.taps_h, "q": s.taps_w,
+    }  # fmt: skip
+    x = Operand("x", (_at("c"), _at(("i", s.stride), ("r", s.dilation)), _at(("j", s.stride), ("q", s.dilation))), item)
+    w = Operand("weights", (_at("m"), _at("c"), _at("r"), _at("q")), item)
+    nest = Nest(extents, (x, w, Operand("sums", (_at("m"), _at("i"), _at("j")), written=True)), [Loop(a, 1) for a in extents], s.batch)
+    steps = s.batch * s.rows * s.pixels * channels * s.taps_h * s.taps_w
+    inside = _inside(s.out_h, s.taps_h, s.height, s) * _inside(s.out_w, s.taps_w, s.width, s)
+    steps *= inside  # taps that meet the padding are skipped
+    each = 2 if precision != "bits" else 64
+    # Only fp32 sums have to keep their order; integer ones are added in one cycle, which loads take as well.
+    return Work(precision, "scalar", steps * each, 2 * steps, (nest,), steps if precision == "fp32" else 0.0)
+
+
+def _inside(out: int, taps: int, size: int, s: ConvShape) -> float:
+    """Share of (pixel, tap) pairs along an axis that do not fall into the padding."""
+    hits = sum(0 <= i * s.stride + t * s.dilation - s.padding < size for i in range(out) for t in range(taps))
+    return hits / (out * taps)
+
+
+def least(shape: ConvShape, precision: str, lanes: int) -> Work:
+    """What any implementation has to do: each product once, each operand once. For kernels whose nest is not known.
+
+    Args:
+        shape: sizes.
+        precision: ``"fp32"``, ``"bf16"``, ``"int8"`` or ``"bits"``.
+        lanes: 32-bit words of a vector.
+    """
+    s, bytes_each = shape, {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "bits": 1 / 8}[precision]
+    x, w = s.batch * s.channels * s.height * s.width * bytes_each, s.rows * s.depth * bytes_each
+    out = 4.0 * s.batch * s.rows * s.pixels
+    sizes = {"x": x, "weights": w, "sums": out}
+    nest = Nest(sizes, tuple(Operand(name, (_at(name),), 1, written=name == "sums") for name in sizes))
+    return Work(precision, None, s.macs * 2.0, (x + w) / (4 * lanes), (nest,))
