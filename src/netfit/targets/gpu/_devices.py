@@ -125,7 +125,8 @@ def device(name: str) -> GPUSpec:
     words = re.findall(r"[a-z]+\d*[a-z]*|\d+[a-z]*", name.lower().replace("_", " "))
     found = [(hits, key) for key in _SHEETS if (hits := _matches(key, words)) is not None]
     if not found:
-        raise ConfigError(f"no data sheet of GPU {name!r}; {did_you_mean(name.lower(), _SHEETS)}")
+        short = (key.partition("_sxm")[0] for key in _SHEETS)
+        raise ConfigError(f"no data sheet of GPU {name!r}; {did_you_mean(name.lower(), (*_SHEETS, *short))}")
     most = max(hits for hits, _ in found)
     key = next(key for hits, key in found if hits == most)
     flops, gbytes, gib, sms, mib, watts, version = _SHEETS[key]

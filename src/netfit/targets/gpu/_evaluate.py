@@ -20,8 +20,8 @@ _Split = tuple[str, NDArray[np.intp], NDArray[np.intp]]
 # Protocol to the label whose values are left out; None where rows are drawn at random.
 PROTOCOLS: dict[str, str | None] = {
     "leave-kernel-out": "kernel",
-    "leave-app-out": "app",
     "leave-device-out": "device",
+    "leave-app-out": "app",
     "leave-shape-out": "shape",
     "leave-sample-out": None,
     "mangrove": None,
