@@ -24,9 +24,10 @@ class BudgetError(JobError):
             max_grad_error: error up to which activations were compressed.
         """
         listed = " + ".join(f"{name} {megabytes(n)}" for name, n in parts.items() if n)
+        least = megabytes(floor)
         return cls(
-            f"{megabytes(budget)} is below the floor {megabytes(floor)} ({listed}) at a gradient error of at most "
-            f"{max_grad_error:g}; nearest feasible budget: {megabytes(floor)}; or allow a larger error or a smaller batch"
+            f"{megabytes(budget)} is below the floor {least} ({listed}) at a gradient error of at most "
+            f"{max_grad_error:g}; nearest feasible budget: {least}; or allow a larger error or a smaller batch"
         )
 
 

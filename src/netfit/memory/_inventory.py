@@ -104,8 +104,9 @@ def inventory(step: TrainingStep, *, policy: CodecPolicy | None = None, seed: in
         seed: of random rounding.
 
     Example:
-        >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
-        >>> found = inventory(TrainingStep(net, torch.randn(100, 64)))
+        >>> from torch import nn, randn
+        >>> net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))
+        >>> found = inventory(TrainingStep(net, randn(100, 64)))
         >>> [(r.kind, r.role, r.nbytes) for r in found.owners()]
         [('relu', 'result', 25600), ('pow', 'input', 3200)]
     """
