@@ -64,6 +64,19 @@ def compress_result(trials: int = 120, seed: int = 0) -> dict[str, Any]:
                 "why": "the runtime fuses this addition only between int8 producers",
             }
         ],
+        "why": {
+            "share": {"layers": 0.81, "conversions": 0.12, "other": 0.07},
+            "layers": [{"name": "layer3.2.conv1", "time_s": 8e-5, "rate": 0.31, "reason": "waits for memory"}],
+            "steps": [{"group": "conv1", "channels": 16, "useful": [8, 16]}],
+        },
+        "predictor": {"skipped": 9, "guessed": 40, "mape": 0.061, "spearman": 0.97},
+        "also": {
+            "targets": ["host", "macs"],
+            "score": {"host": {"host": 0.8, "macs": None}, "macs": {"host": 0.7, "macs": 0.75}},
+            "policies": {"host": [{"number": 3, "score": 0.8, "ratio": {"host": 0.2, "macs": 0.3}}], "macs": []},
+            "diagonal_best": ["host", "macs"],
+        },
+        "peers": [{"name": "torch-pruning", "ratio": 0.31, "accuracy": 0.88}],
         "trials": points,
         "front": sorted(front),
         "chosen": max(feasible, key=lambda t: t["score"])["number"] if feasible else None,

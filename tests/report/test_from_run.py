@@ -42,11 +42,14 @@ def warnings_of(report: Report) -> str:
 
 def test_complete_result_fills_every_section(tmp_path: Path, make_result: Callable[..., Result]) -> None:
     report = from_run(run_dir(tmp_path, make_result(60)))
-    expected = ["Outcome", "Layers", "Search", "Retraining", "Sensitivity", "How it was measured", "Reproduce"]
+    expected = [
+        "Outcome", "Layers", "Why not faster?", "Search", "Beside other tools", "Other targets", "Retraining",
+        "Sensitivity", "How it was measured", "Reproduce",
+    ]  # fmt: skip
     assert titles(report) == expected
     assert report.title == "resnet20 compressed for cifar10"
     assert report.subtitle == "Runs 4.12 times as fast as the original, 0.44 points of accuracy lost. The goal is met."
-    assert len(blocks(report, Figure)) == 6
+    assert len(blocks(report, Figure)) == 7
     assert blocks(report, Facts)[0].values["Latency, original = 1"] == ("0.243", "0.241 to 0.245, goal 0.25")
 
 
@@ -61,8 +64,18 @@ def test_honesty_list_is_on_the_page(tmp_path: Path, make_result: Callable[..., 
         "layer1.0.add",
         "fuses this addition",
         "its outputs are the classes",
+        "waits for memory",
+        "candidates not measured because they were hopeless",
+        "The policy found for a target is the best one there for 2 of 2",
     ):
         assert said in html
+
+
+def test_peers_of_a_benchmark_stand_beside_ours(tmp_path: Path, make_result: Callable[..., Result]) -> None:
+    path = run_dir(tmp_path, {k: v for k, v in make_result(5).items() if k != "peers"})
+    assert "Beside other tools" not in titles(from_run(path))
+    (path / "peers.json").write_text('[{"name": "fastnas", "ratio": 0.306, "accuracy": 0.905}]')
+    assert "Beside other tools" in titles(from_run(path)) and "fastnas" in render(from_run(path))
 
 
 def test_500_trials_fit_two_megabytes(tmp_path: Path, make_result: Callable[..., Result]) -> None:
@@ -91,7 +104,9 @@ def test_kind_alone_is_enough_and_says_what_was_not_recorded(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("part", ["base", "final", "yardstick", "layers", "trials", "history", "sensitivity"])
+@pytest.mark.parametrize(
+    "part", ["base", "final", "yardstick", "layers", "trials", "history", "sensitivity", "also", "why"]
+)
 def test_parts_of_parts_may_be_missing_or_null(tmp_path: Path, make_result: Callable[..., Result], part: str) -> None:
     full = make_result(6)
     records = full[part] if isinstance(full[part], list) else [full[part]]

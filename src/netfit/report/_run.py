@@ -14,6 +14,7 @@ from ._compress import compress_report
 from ._generic import generic_report
 from ._model import Report
 from ._pipeline import pipeline_report
+from ._structure import bench_report, structure_report
 from ._systolic import systolic_report
 
 __all__ = ["from_run"]
@@ -23,12 +24,14 @@ _KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {
     "analog": analog_report,
     "compress": compress_report,
     "pipeline": pipeline_report,
+    "structure": structure_report,
+    "structure-bench": bench_report,
     "systolic": systolic_report,
 }
 
 
 def from_run(run_dir: str | Path) -> Report:
-    """Build the report of a finished run from its ``result.json``.
+    """Build the report of a finished run from its ``result.json`` (and ``peers.json``, where a benchmark left one).
 
     Args:
         run_dir: the run's directory.
@@ -44,6 +47,9 @@ def from_run(run_dir: str | Path) -> Report:
         raise ArtifactError(f"{path} holds a {type(result).__name__}, not the result of a run; run the job again")
     if isinstance(result.get("host"), str) and (machine := _machine(path.parent)):
         result["host"] = machine
+    peers = path.with_name("peers.json")
+    if peers.is_file():
+        result["peers"] = io.read_json(peers)
     try:
         return _KINDS.get(str(result.get("kind")), generic_report)(result)
     except pydantic.ValidationError as e:

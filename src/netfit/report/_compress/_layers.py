@@ -2,7 +2,7 @@
 
 from .. import plots
 from .._blocks import figure
-from .._format import MISSING, change, count, digits, each, seconds, whole
+from .._format import MISSING, change, count, digits, each, percent, seconds, whole
 from .._model import Block, Section, Table
 from ._schema import CompressResult, LayerRow
 
@@ -26,13 +26,15 @@ def sensitivity(r: CompressResult) -> Section:
     blocks = []
     if r.sensitivity:
         fractions = sorted({s.kept_fraction for s in r.sensitivity}, reverse=True)
-        cells = {(s.group, s.kept_fraction): s.kl for s in r.sensitivity}
+        scored = all(s.kl is None for s in r.sensitivity)
+        cells = {(s.group, s.kept_fraction): s.score if scored else s.kl for s in r.sensitivity}
         rows = tuple(
-            (group, *(each(digits, cells.get((group, f))) for f in fractions))
+            (group, *(each(percent if scored else digits, cells.get((group, f))) for f in fractions))
             for group in dict.fromkeys(s.group for s in r.sensitivity)
         )
         columns = ("group", *(f"{100 * f:g} % kept" for f in fractions))
-        note = "Change of the output (KL divergence) when only this group is pruned"
+        what = "Score of the network" if scored else "Change of the output (KL divergence)"
+        note = f"{what} when only this group is pruned"
         blocks.append(Table(columns, rows, "l" + "r" * len(fractions), note))
     if r.frozen_groups:
         rows = tuple((f.group, f.reason or MISSING) for f in r.frozen_groups)

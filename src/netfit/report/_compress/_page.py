@@ -7,12 +7,14 @@ from .._model import Report
 from ._layers import layers, sensitivity
 from ._method import measurement, reproduce
 from ._outcome import accuracy_drop, outcome
+from ._rivals import peers, specialisation
 from ._schema import CompressResult
 from ._search import retraining, search
+from ._why import why
 
 __all__ = ["compress_report"]
 
-_PARTS = (outcome, layers, search, retraining, sensitivity, measurement, reproduce)
+_PARTS = (outcome, layers, why, search, peers, specialisation, retraining, sensitivity, measurement, reproduce)
 
 
 def compress_report(result: dict[str, Any]) -> Report:

@@ -89,11 +89,12 @@ class Epoch(_Part):
 
 
 class Sensitivity(_Part):
-    """Divergence of the output when one group keeps this fraction of its channels."""
+    """What happens when one group keeps this fraction of its channels: the output's divergence, or the score left."""
 
     group: str = "?"
     kept_fraction: float
     kl: float | None = None
+    score: float | None = None
 
 
 class Frozen(_Part):
@@ -101,6 +102,65 @@ class Frozen(_Part):
 
     group: str = "?"
     reason: str = ""
+
+
+class SlowLayer(_Part):
+    """A layer far from the rate of the best one."""
+
+    name: str = "?"
+    time_s: float | None = None
+    rate: float | None = None
+    reason: str = ""
+
+
+class Steps(_Part):
+    """Channel counts that a group could keep."""
+
+    group: str = "?"
+    channels: int | None = None
+    useful: tuple[int, ...] = ()
+
+
+class Why(_Part):
+    """Where the time of the deployed file goes."""
+
+    share: dict[str, float | None] = {}
+    layers: tuple[SlowLayer, ...] = ()
+    steps: tuple[Steps, ...] = ()
+
+
+class Predictor(_Part):
+    """How good the predicted costs were, and how many measurements they saved."""
+
+    skipped: int | None = None
+    guessed: int | None = None
+    mape: float | None = None
+    spearman: float | None = None
+
+
+class Elsewhere(_Part):
+    """One policy and its cost on every target."""
+
+    number: int | None = None
+    score: float | None = None
+    ratio: dict[str, float | None] = {}
+
+
+class Also(_Part):
+    """The same search for several targets."""
+
+    targets: tuple[str, ...] = ()
+    score: dict[str, dict[str, float | None]] = {}
+    policies: dict[str, tuple[Elsewhere, ...]] = {}
+    diagonal_best: tuple[str, ...] = ()
+
+
+class Peer(_Part):
+    """Another tool's network after the same retraining."""
+
+    name: str = "?"
+    ratio: float | None = None
+    accuracy: float | None = None
 
 
 class CompressResult(_Part):
@@ -114,6 +174,10 @@ class CompressResult(_Part):
     yardstick: Yardstick | None = None
     layers: tuple[LayerRow, ...] = ()
     substituted: tuple[Substituted, ...] | None = None
+    why: Why | None = None
+    predictor: Predictor | None = None
+    also: Also | None = None
+    peers: tuple[Peer, ...] = ()
     trials: tuple[Trial, ...] = ()
     front: tuple[int, ...] = ()
     chosen: int | None = None
