@@ -20,12 +20,14 @@ class Converter(nn.Module):
     Args:
         bits: of a code, sign included.
         step: numbers a code stands apart; None for calibration, which leaves out 0.01 % at either end.
-        name: of the layer, for messages.
+        name: of the layer, for messages; without one, numbers beyond a given range are cut off in silence.
     """
 
-    def __init__(self, bits: int, step: float | None, name: str) -> None:
+    def __init__(self, bits: int, step: float | None, name: str = "") -> None:
         super().__init__()
         self.seen = FakeQuantize(Affine(bits), "percentile" if step is None else "minmax")
+        if step is not None:
+            self.seen.quantize()  # `calibrate` observes nevertheless, to compare what comes with the range
         self.constant, self.name = step, name
         self.negative = True  # whether numbers below zero are to be expected; a plain value, as torch.export needs
 
@@ -51,7 +53,8 @@ class Converter(nn.Module):
             self.negative = bool(self.seen.lo < 0)
             if self.constant is None:
                 return x
-            self._require_inside(self.constant)
+            if self.name:
+                self._require_inside(self.constant)
         step = self.step.to(x.device)
         form = self.seen.format
         return fake_quantize(x, step, torch.zeros_like(step, dtype=torch.int32), form.qmin, form.qmax)

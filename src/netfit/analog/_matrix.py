@@ -1,6 +1,5 @@
 """A linear layer or a convolution as matrix products, computed in another way but seen from outside as one call."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,17 +28,15 @@ class Product(NamedTuple):
     fold: Callable[[Tensor], Tensor]
 
 
-def as_one_call(
-    func: Callable[..., Any], compute: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """Run `compute` in place of `func`; whoever watches torch calls sees one call by the name of `func`."""
+def as_one_call(kind: str, compute: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run `compute` in place of a torch call; whoever watches torch calls sees one call of that kind."""
 
-    @functools.wraps(func)
     def op(*args: Any, **kwargs: Any) -> Any:
         if has_torch_function(args):
             return handle_torch_function(op, args, *args, **kwargs)
         return compute(*args, **kwargs)
 
+    op.__name__ = kind
     return op(*args, **kwargs)
 
 

@@ -27,6 +27,7 @@ _BUILT_IN = {
     "prune": "netfit.compress:Prune",
     "save_as": "netfit.memory:SaveAs",
     "saturating_mac": "netfit.analog.mac:SaturatingMAC",
+    "crossbar": "netfit.analog.crossbar:Crossbar",
     "butterfly": "netfit.structured:Butterfly",
     "monarch": "netfit.structured:Monarch",
     "pixelfly": "netfit.structured:Pixelfly",

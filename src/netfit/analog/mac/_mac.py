@@ -145,7 +145,7 @@ class MACHook(CallHook):
         self.mac, self.site, self.kind = mac, site, kind
         self.input = Converter(mac.input_bits + 1, mac.input_scale, site)
         # Only the range of the results counts: it sets the gain.
-        self.result = None if mac.gain is not None else Converter(mac.adc_bits, None, site)
+        self.result = None if mac.gain is not None else Converter(mac.adc_bits, None)
         # (groups, k) rows in the order they are added up; empty for the order in which they stand.
         self.register_buffer("order", torch.empty(0, dtype=torch.int64))
         draw = torch.Generator().manual_seed(derive(mac.seed, "column gain"))
@@ -162,7 +162,7 @@ class MACHook(CallHook):
 
     def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The layer's result as the array computes it."""
-        return as_one_call(func, self._run, args, kwargs)
+        return as_one_call(self.kind, self._run, args, kwargs)
 
     def _run(self, *args: Any, **kwargs: Any) -> Tensor:
         p = product(self.kind, args, kwargs)
@@ -206,7 +206,7 @@ class MACHook(CallHook):
     def _tile(self, x: Tensor, w: Tensor) -> Tensor:
         mac = self.mac
         v = ordered_matmul(x, w, mac.lo, mac.hi, mac.leak) if mac.ordered else x @ w
-        if mac.noise_std:
+        if mac.noise_std and not self.input.observing:  # the ranges of later layers follow from nothing drawn
             v = v + mac.noise_std * torch.randn_like(v)
         scale = torch.tensor((mac.hi - mac.lo) / (2**mac.adc_bits - 1), device=v.device)
         zero = torch.zeros_like(scale, dtype=torch.int32)
