@@ -4,6 +4,7 @@ from .analog import MixedGaussian as MixedGaussian
 from .analog import MultiplicativeGaussian as MultiplicativeGaussian
 from .compress import Prune as Prune
 from .errors import NetfitError as NetfitError
+from .memory import SaveAs as SaveAs
 from .seeding import seed_everything as seed_everything
 from .structured import Butterfly as Butterfly
 from .structured import LowRank as LowRank

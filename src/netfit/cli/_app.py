@@ -26,6 +26,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # a job says how to go on
 )
 _data = App(name="data", help="Data sets: which there are, and fetch one.", help_format="plaintext")
+_memory = App(name="memory", help="Training in less memory: who keeps it, and plans that fit.", help_format="plaintext")
 _pipeline = App(
     name="pipeline", help="Pipeline-parallel training: which schedule, on which links.", help_format="plaintext"
 )
@@ -73,6 +74,15 @@ _command(_gpu, "evaluate", "_gpu:evaluate", """Train and test under protocols th
 _command(_gpu, "predict", "_gpu:predict", "Predict one matrix product, or one kernel from its PTX.")
 _command(_gpu, "adapt", "_gpu:adapt", "Correct a predictor for a device with a few measured kernels.")
 app.command(_gpu)
+_command(_memory, "inspect", "_memory:inspect", "Every tensor autograd saves, by operation, shared ones once.")
+_command(_memory, "measure", "_memory:measure", "Peak memory and time of a training step, in a process of its own.")
+_command(_memory, "plan", "_memory:plan", """Plan how to keep activations so that a training step fits a budget.
+
+    What is exact comes first; then 8, 4 or 2 bits where the measured gradient error is least. The plan is measured
+    until it holds, or the floor is itemised. Leaves a policy file, the numbers and a report in the run directory.
+    """)  # fmt: skip
+_command(_memory, "max-batch", "_memory:max_batch", "The largest batch whose training step fits a memory.")
+app.command(_memory)
 _command(_pipeline, "compare", "_pipeline:compare", """Formula, table and simulation of schedules side by side.
 
     --times gives equal stages, --model cuts a network for every schedule. With --run, result.json and a report with

@@ -12,6 +12,7 @@ from netfit.errors import ArtifactError
 from ._analog import analog_report
 from ._compress import compress_report
 from ._generic import generic_report
+from ._memory import memory_report
 from ._model import Report
 from ._pipeline import pipeline_report
 from ._structure import bench_report, structure_report
@@ -23,6 +24,7 @@ __all__ = ["from_run"]
 _KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {
     "analog": analog_report,
     "compress": compress_report,
+    "memory": memory_report,
     "pipeline": pipeline_report,
     "structure": structure_report,
     "structure-bench": bench_report,
