@@ -19,5 +19,6 @@ from .surgery import sites as sites
 from .targets import HostCPU as HostCPU
 from .targets import SystolicArray as SystolicArray
 from .targets.gpu import GPU as GPU
+from .targets.roofline import Roofline as Roofline
 from .workload import Workload as Workload
 from .workload import trace as trace

@@ -55,6 +55,12 @@ _command(app, "models", "_models:models", "Built-in networks and the inputs they
 _command(_data, "list", "_data:names", "Names of all data sets.")
 _command(_data, "fetch", "_data:fetch", "Find or download a data set and say what it holds.")
 app.command(_data)
+_command(app, "roofline", "_roofline:roofline", """Measure what one core can do, and how near layers come.
+
+    Reads of every cache level and arithmetic of every precision are measured once and kept. With MODEL, its
+    convolutions and linear layers are timed in our kernels, in torch and as a plain loop nest, and the bound that holds
+    each is named. The run directory gets the numbers and a report with the roofs.
+    """)  # fmt: skip
 _command(_systolic, "sweep", "_systolic:sweep", """Count every systolic array of a grid on several networks.
 
     Leaves all counters (sweep.db), the arrays that no other one beats, the array of least regret for all networks and

@@ -15,6 +15,7 @@ from ._generic import generic_report
 from ._memory import memory_report
 from ._model import Report
 from ._pipeline import pipeline_report
+from ._roofline import roofline_report
 from ._structure import bench_report, structure_report
 from ._systolic import systolic_report
 
@@ -28,6 +29,7 @@ _KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {
     "pipeline": pipeline_report,
     "structure": structure_report,
     "structure-bench": bench_report,
+    "roofline": roofline_report,
     "systolic": systolic_report,
 }
 

@@ -232,6 +232,43 @@ def race(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, flips
     return draw(300, paint)
 
 
+def roofs(
+    slopes: Mapping[str, float],
+    peaks: Mapping[str, float],
+    points: Mapping[str, Sequence[Point]],
+    *,
+    xlabel: str,
+    ylabel: str,
+) -> str:
+    """A roofline: what can be reached at each number of operations a byte, and what was.
+
+    Args:
+        slopes: bandwidth by memory level.
+        peaks: operations per second by precision.
+        points: (operations a byte, operations per second) by group.
+    """
+    top = max(peaks.values())
+    x = [p[0] for group in points.values() for p in group]
+    ends = min([0.25, *x]), 2 * max([top / min(slopes.values()), *x])
+
+    def paint(figure: Any, ax: Any) -> None:
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        for i, (name, rate) in enumerate(slopes.items()):
+            ax.plot([ends[0], top / rate], [ends[0] * rate, top], color=MUTED, lw=1, ls=("-", "--", "-.", ":")[i % 4])
+            ax.annotate(name, (ends[0], ends[0] * rate), (3, 2), textcoords="offset points", color=MUTED, size=9)
+        for name, rate in peaks.items():
+            ax.plot([rate / max(slopes.values()), ends[1]], [rate, rate], color=INK, lw=1.2)
+            ax.annotate(name, (ends[1], rate), (-3, 3), textcoords="offset points", ha="right", size=9)
+        for i, (name, group) in enumerate(points.items()):
+            style = {"color": _colour(i), "ms": 4, "mew": 0, "alpha": 0.8}
+            ax.plot(*_columns(group), _MARKERS[i % 6], label=name, **style)
+        ax.grid(True)
+        _label(figure, ax, xlabel, ylabel, legend=True)
+
+    return draw(320, paint)
+
+
 def _logarithmic(ax: Any) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
