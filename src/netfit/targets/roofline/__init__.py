@@ -6,23 +6,25 @@ nest, `least` for kernels whose nest is not known.
 """
 
 from ._explain import Explanation, bounds, explain
+from ._layers import Layer, explain_layers
 from ._nests import Work, blocked, least, plain
 from ._peaks import Peaks, measure_peaks
 from ._target import Roofline
-from ._traffic import Loop, Nest, Operand, Traffic
+from ._traffic import Loop, Nest, Operand
 
 __all__ = [
     "Explanation",
+    "Layer",
     "Loop",
     "Nest",
     "Operand",
     "Peaks",
     "Roofline",
-    "Traffic",
     "Work",
     "blocked",
     "bounds",
     "explain",
+    "explain_layers",
     "least",
     "measure_peaks",
     "plain",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from netfit.errors import ConfigError
 
@@ -52,7 +53,7 @@ def bounds(work: Work, peaks: Peaks) -> dict[str, float]:
         found["latency"] = work.chain * peaks.chain_s
     found["l1"] = work.loads * peaks.vector_bytes / peaks.read["l1"]
     levels = list(peaks.read)
-    for cache, behind in zip(levels, levels[1:], strict=False):
+    for cache, behind in pairwise(levels):
         moved = [nest.traffic(peaks.caches[cache]) for nest in work.nests]
         found[behind] = sum(t.read / peaks.read[behind] + t.write / peaks.write[behind] for t in moved)
     return found

@@ -8,6 +8,7 @@ from netfit.kernels.dense import CHANNELS, Blocking, ConvShape
 
 from ._traffic import Loop, Nest, Operand
 
+AHEAD = 64  # multiply-accumulates of the next sum that a core begins while one still waits: 500 instructions and more
 OPERATIONS = {"fp32": 2, "bf16": 4, "int8": 8, "bits": 64}  # of one multiply-accumulate of 32-bit words
 
 
@@ -101,13 +102,19 @@ def plain(shape: ConvShape, precision: str, lanes: int) -> Work:
     }  # fmt: skip
     x = Operand("x", (_at("c"), _at(("i", s.stride), ("r", s.dilation)), _at(("j", s.stride), ("q", s.dilation))), item)
     w = Operand("weights", (_at("m"), _at("c"), _at("r"), _at("q")), item)
-    nest = Nest(extents, (x, w, Operand("sums", (_at("m"), _at("i"), _at("j")), written=True)), [Loop(a, 1) for a in extents], s.batch)
-    steps = s.batch * s.rows * s.pixels * channels * s.taps_h * s.taps_w
-    inside = _inside(s.out_h, s.taps_h, s.height, s) * _inside(s.out_w, s.taps_w, s.width, s)
-    steps *= inside  # taps that meet the padding are skipped
+    nest = Nest(
+        extents,
+        (x, w, Operand("sums", (_at("m"), _at("i"), _at("j")), written=True)),
+        [Loop(a, 1) for a in extents],
+        s.batch,
+    )
+    steps = float(s.batch * s.rows * s.pixels * channels * s.taps_h * s.taps_w)
+    # Taps that meet the padding are skipped.
+    steps *= _inside(s.out_h, s.taps_h, s.height, s) * _inside(s.out_w, s.taps_w, s.width, s)
     each = 2 if precision != "bits" else 64
     # Only fp32 sums have to keep their order; integer ones are added in one cycle, which loads take as well.
-    return Work(precision, "scalar", steps * each, 2 * steps, (nest,), steps if precision == "fp32" else 0.0)
+    waiting = max(0.0, 1 - AHEAD / s.depth) * steps if precision == "fp32" else 0.0
+    return Work(precision, "scalar", steps * each, 2 * steps, (nest,), waiting)
 
 
 def _inside(out: int, taps: int, size: int, s: ConvShape) -> float:

@@ -85,7 +85,13 @@ class Peaks:
         """
         try:
             peaks = cls(**{**obj, "curve": tuple((int(size), float(rate)) for size, rate in obj["curve"])})
-            rates = [*peaks.read.values(), *(peaks.write[level] for level in peaks.read), peaks.best("fp32"), peaks.chain_s, peaks.vector_bytes]
+            rates = [
+                *peaks.read.values(),
+                *(peaks.write[level] for level in peaks.read),
+                peaks.best("fp32"),
+                peaks.chain_s,
+                peaks.vector_bytes,
+            ]
             if not all(np.isfinite(rates)) or min(rates) <= 0 or not {"l1", "dram"} <= set(peaks.read):
                 raise ValueError("a peak is missing or not positive")
             return peaks
@@ -182,7 +188,7 @@ def _timed(work: Mapping[str, Callable[[], int]]) -> dict[str, list[float]]:
 
 
 def _sizes(caches: Mapping[str, int]) -> list[int]:
-    """Buffers to read again and again: powers of two and one and a half of them, up to half of the last cache or 32 MiB."""
+    """Buffers to touch again and again: powers of two and halves between, up to half of the last cache or 32 MiB."""
     largest = min(max(caches.values()) // 2, 32 << 20)
     both = (scale * part for scale in (1 << i for i in range(12, 27)) for part in (1.0, 1.5))
     return [int(size) for size in both if size <= largest]

@@ -1,6 +1,7 @@
 """`Roofline`: the least time that operators can take on one core of this machine."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -108,8 +109,7 @@ class Roofline(Target):
         sizes = np.array([_bytes(op, *wide) for op, wide in zip(workload, widths, strict=True)]).T
         compute = np.array([self._compute_s(op, *wide) for op, wide in zip(workload, widths, strict=True)])
         moved = self._moved(*sizes)
-        memory = self._memory_s(*sizes, moved)
-        parts = {"compute": compute, **memory}
+        parts = {"compute": compute, **self._memory_s(*sizes, moved=moved)}
         stacked = np.stack(list(parts.values()))
         time = stacked.max(0)
         first = stacked.argmax(0)
@@ -143,7 +143,7 @@ class Roofline(Target):
         whole = weights.sum() + (read + written).max()
         own = weights + read + written
         out: dict[str, tuple[Any, Any]] = {}
-        for cache, behind in zip(levels, levels[1:], strict=False):
+        for cache, behind in pairwise(levels):
             room = self.peaks.caches[cache]
             missed = np.maximum(0.0, 1 - room / np.maximum(own, 1.0))
             missed_weights = max(0.0, 1 - room / max(whole, 1.0))
@@ -151,7 +151,7 @@ class Roofline(Target):
         return out
 
     def _memory_s(
-        self, weights: FloatArray, read: FloatArray, written: FloatArray, moved: Mapping[str, tuple[Any, Any]]
+        self, weights: FloatArray, read: FloatArray, written: FloatArray, *, moved: Mapping[str, tuple[Any, Any]]
     ) -> dict[str, FloatArray]:
         """Seconds of each level; all operands pass through the first one."""
         p = self.peaks
