@@ -52,8 +52,8 @@ def test_forward_and_backward_are_those_of_the_definition(chain, samples, with_b
     bias = torch.randn(out, generator=draw) if with_bias else None
     leaves = [t.double().requires_grad_() for t in (x, *factors)]
     expected = definition(leaves[0], leaves[1:], bias, out)
-    assert near(kronecker.forward(x, factors, bias, out), expected)
-    across = kronecker.forward(x.t().contiguous()[None], factors, bias, out)
+    assert near(kronecker.forward(x, kronecker.pack(factors), bias, out), expected)
+    across = kronecker.forward(x.t().contiguous()[None], kronecker.pack(factors), bias, out)
     assert near(across[0].t(), expected)
     g = torch.randn(samples, out, generator=draw)
     wanted = torch.autograd.grad(expected, leaves, g.double())
@@ -67,7 +67,7 @@ def test_groups_are_apart():
     x = torch.randn(3, 6, 50, generator=draw)
     factors = [torch.randn(2, 1, 4, 3, generator=draw), torch.randn(1, 4, 5, 2, generator=draw)]
     bias = torch.randn(20, generator=draw)
-    y = kronecker.forward(x, factors, bias, 20)
+    y = kronecker.forward(x, kronecker.pack(factors), bias, 20)
     assert y.shape == (3, 20, 50)
     for one, result in zip(x, y, strict=True):
         assert near(result.t(), definition(one.t(), factors, bias, 20))

@@ -4,6 +4,8 @@ from cyclopts import App
 
 from netfit._version import __version__
 
+from ._structure import structure
+
 __all__ = ["app"]
 
 _EPILOGUE = (
@@ -32,6 +34,14 @@ _pipeline = App(
 )
 _analog = App(name="analog", help="Noisy and analog hardware: what a network bears.", help_format="plaintext")
 _gpu = App(name="gpu", help="Predict kernels on GPUs that are not here.", help_format="plaintext")
+_structure = App(
+    name="structure",
+    help="Structured layers where they are faster on this machine, dense ones where they are not.\n\n"
+    "Tries butterfly, Monarch, pixelated butterfly and low-rank forms at every linear layer and convolution of MODEL: "
+    "values, error of the projected weight beside that of a low-rank matrix of the same size, and time against dense. "
+    "With --run, leaves policy.toml, the numbers and a report; netfit apply MODEL policy.toml makes the network.",
+    help_format="plaintext",
+)
 _systolic = App(name="systolic", help="Systolic arrays that are not built yet.", help_format="plaintext")
 
 _command(app, "compress", "_compress:compress", """Compress a network until it meets a measured latency.
@@ -113,4 +123,10 @@ _command(_analog, "harden", "_analog:harden", """Train a network for noisy hardw
     """)  # fmt: skip
 _command(_analog, "env", "_analog:env", "Judge a trained network while the noise of its hardware fluctuates.")
 app.command(_analog)
+_command(_structure, "bench", "_structure:bench", """Measure structured layers of many sizes against nn.Linear.
+
+    Shows from which size on a butterfly, Monarch, pixelated butterfly and low-rank layer is faster on this machine.
+    """)  # fmt: skip
+_structure.default(structure)
+app.command(_structure)
 _command(app, "env", "_env:env", "The machine and the versions that numbers depend on.")

@@ -11,6 +11,7 @@ import os
 import struct
 import warnings
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,10 +20,26 @@ from netfit.errors import TargetError
 from netfit.kernels._compile import compile_c
 from netfit.kernels._ops import source
 
-__all__ = ["backward", "forward", "ready"]
+__all__ = ["Packed", "backward", "forward", "pack", "ready"]
 
 # Sums of products may be rounded once: they are compared with torch's to a tolerance, not bit for bit.
 _FLAGS = ("-ffp-contract=fast",)
+_HEAD = struct.Struct("18q")  # of the `Call` of kronecker.c, every field of which is eight bytes
+_FACTOR = struct.Struct("8q")
+
+
+class Packed(NamedTuple):
+    """Factors as the native code reads them; valid as long as their memory is.
+
+    Attributes:
+        factors: the tensors, which must stay where they are.
+        words: their addresses and sizes.
+        widest: the largest number of features before or after one.
+    """
+
+    factors: tuple[Tensor, ...]
+    words: bytes
+    widest: int
 
 
 def ready(x: Tensor, factors: Sequence[Tensor]) -> bool:
@@ -38,21 +55,37 @@ def ready(x: Tensor, factors: Sequence[Tensor]) -> bool:
     return os.environ.get("NETFIT_CC") != "none" and _library() is not None
 
 
-def forward(x: Tensor, factors: Sequence[Tensor], bias: Tensor | None, features: int) -> Tensor:
+def pack(factors: Sequence[Tensor], grads: Sequence[Tensor] | None = None) -> Packed:
+    """Look up what `forward` and `backward` need of the factors.
+
+    Args:
+        factors: contiguous float32 (a, d, b, c): a*d blocks of b x c; block (i, l) maps x viewed (a, c, d) to
+            (a, b, d). The first is applied first.
+        grads: of the same shapes, which `backward` adds to.
+    """
+    widest, words = 0, b""
+    for i, f in enumerate(factors):
+        a, d, b, c = f.shape
+        widest = max(widest, a * d * max(b, c))
+        words += _FACTOR.pack(a, b, c, d, c, 1, f.data_ptr(), grads[i].data_ptr() if grads else 0)
+    return Packed(tuple(factors), words, widest)
+
+
+def forward(x: Tensor, packed: Packed, bias: Tensor | None, features: int) -> Tensor:
     """Multiply by a chain of factors.
 
     Args:
-        x: contiguous float32, (samples, features) or (groups, features, samples).
-        factors: contiguous float32 (a, d, b, c): a*d blocks of b x c; block (i, l) maps x viewed (a, c, d) to
-            (a, b, d). The first is applied first. x may have fewer features than it takes: the others are zero.
-        bias: float32 of shape (features,), or None.
+        x: contiguous float32, (samples, features) or (groups, features, samples). It may have fewer features than
+            the first factor takes: the others are zero.
+        packed: the factors.
+        bias: contiguous float32 of shape (features,), or None.
         features: of the result, which is cropped to them.
 
     Returns:
         The product, in the layout of x.
     """
     y = x.new_empty((x.shape[0], features) if x.ndim == 2 else (x.shape[0], features, x.shape[2]))
-    _call("forward", (x, bias, None, y), x, y, factors, ())
+    _call("forward", x, bias, None, y, y, packed)
     return y
 
 
@@ -70,24 +103,18 @@ def backward(x: Tensor, factors: Sequence[Tensor], g: Tensor, input_grad: bool) 
     """
     dx = torch.empty_like(x) if input_grad else None
     grads = [torch.zeros_like(f) for f in factors]
-    _call("backward", (x, None, g, dx), x, g, factors, grads)
+    _call("backward", x, None, g, dx, g, pack(factors, grads))
     return dx, grads
 
 
 def _call(
-    name: str, head: Sequence[Tensor | None], x: Tensor, out: Tensor, factors: Sequence[Tensor], grads: Sequence[Tensor]
+    name: str, x: Tensor, bias: Tensor | None, g: Tensor | None, y: Tensor | None, out: Tensor, packed: Packed
 ) -> None:
-    """Fill the `Call` of kronecker.c: every field of it is eight bytes."""
-    widest, words = 0, []
-    for i, f in enumerate(factors):
-        a, d, b, c = f.shape
-        widest = max(widest, a * d * b, a * d * c)
-        words += [a, b, c, d, c, 1, f.data_ptr(), grads[i].data_ptr() if grads else 0]
-    words = [*map(_address, head), len(factors), widest, *_view(x), *_view(out), *words]
     library = _library()
     assert library is not None, "ready() was not asked"
-    if library[name](struct.pack(f"{len(words)}q", *words)):
-        raise MemoryError(f"no memory for the tiles of {widest} features")
+    sizes = len(packed.factors), packed.widest, *_view(x), *_view(out)
+    if library[name](_HEAD.pack(x.data_ptr(), _address(bias), _address(g), _address(y), *sizes) + packed.words):
+        raise MemoryError(f"no memory for the tiles of {packed.widest} features")
 
 
 def _address(tensor: Tensor | None) -> int:

@@ -38,10 +38,10 @@ class FasterDense:
             by_weight: the layer, by the weight given.
             weight: makes that weight, which is kept as long as it is needed.
         """
+        if self._saved > _CLEAR or not x.numel():
+            return by_factors(x)
         size = tuple(n.bit_length() for n in x.shape)
         wins = self._wins.get(size)
-        if wins is None and (self._saved > _CLEAR or not x.numel()):
-            wins = self._wins[size] = False
         if wins is False:
             return by_factors(x)
         if self._weight[0] != state or self._weight[1] is None:
@@ -58,9 +58,9 @@ class FasterDense:
         return FasterDense(self._saved)
 
 
-def state_of(parameters: Iterable[Tensor]) -> list[tuple[int, int, torch.dtype]]:
+def state_of(parameters: Iterable[Tensor | None]) -> list[int]:
     """Differs whenever a parameter was written to, moved or cast."""
-    return [(p.data_ptr(), p._version, p.dtype) for p in parameters]
+    return [n for p in parameters if p is not None for n in (p.data_ptr(), p._version)]
 
 
 def faster(one: Callable[[], object], other: Callable[[], object]) -> bool:

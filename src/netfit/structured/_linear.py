@@ -11,7 +11,7 @@ from netfit.errors import ConfigError, did_you_mean
 
 from ._auto import FasterDense, state_of
 from ._chain import KSChain, KSPattern, power_of_two
-from ._multiply import eager, fused, ks_multiply
+from ._multiply import Ready, eager, fused, ks_multiply
 from ._project import project
 
 __all__ = ["ButterflyLinear", "KSLinear", "LowRankLinear", "MonarchLinear"]
@@ -67,7 +67,7 @@ class KSLinear(nn.Module):
         empty = (torch.empty(_stored(p, parametrization), device=device, dtype=dtype) for p in chain.patterns)
         self.factors = nn.ParameterList([nn.Parameter(t) for t in empty])
         self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
-        self._kept: tuple[Any, list[Tensor]] = (None, [])
+        self._kept: tuple[Any, Ready | None] = (None, None)
         self._dense = FasterDense(in_features * out_features / chain.fuse().n_params)
         self.reset_parameters(generator)
 
@@ -131,13 +131,15 @@ class KSLinear(nn.Module):
         """(..., in_features) -> (..., out_features)."""
         if x.shape[-1] != self.in_features:
             raise ConfigError(f"expected (..., {self.in_features}), found an input of shape {tuple(x.shape)}")
-        if torch.is_grad_enabled() or not (torch.compiler.is_exporting() or eager(x)):
-            return self._run(x, self._executed())
-        weights = self._cached()
-        if self.execute != "auto" or torch.compiler.is_exporting():
-            return self._run(x, weights)
+        if torch.is_grad_enabled() or not eager(x):
+            return self._recorded(x)
+        run = self._ready()
+        if self.execute == "dense":
+            return F.linear(x, run.factors[0][0, 0], self.bias)
+        if self.execute != "auto":
+            return run(x, self.bias)
         return self._dense.run(
-            x, self._kept[0], lambda x: self._run(x, weights), lambda x, w: F.linear(x, w, self.bias), self.to_dense
+            x, self._kept[0], lambda x: run(x, self.bias), lambda x, w: F.linear(x, w, self.bias), self.to_dense
         )
 
     def train(self, mode: bool = True) -> Self:
@@ -145,7 +147,7 @@ class KSLinear(nn.Module):
         super().train(mode)
         if not mode and not self.factors[0].is_meta:
             with torch.no_grad():
-                self._cached()
+                self._ready()
         return self
 
     def extra_repr(self) -> str:
@@ -159,18 +161,30 @@ class KSLinear(nn.Module):
             return [self.to_dense()[None, None]]
         return fused(self.values(), self.chain) if self.execute != "factors" else self.values()
 
-    def _cached(self) -> list[Tensor]:
-        if torch.compiler.is_exporting():  # the parameters are stand-ins there, which have no values
-            return self._kept[1] or self._executed()
-        state = state_of(self.factors)
-        if self._kept[0] != state:
-            self._kept = state, [f.contiguous() for f in self._executed()]
-        return self._kept[1]
+    def _executed_patterns(self) -> tuple[KSPattern, ...]:
+        return (
+            () if self.execute == "dense" else (self.chain if self.execute == "factors" else self.chain.fuse()).patterns
+        )
 
-    def _run(self, x: Tensor, weights: list[Tensor]) -> Tensor:
+    def _recorded(self, x: Tensor) -> Tensor:
+        """For gradients and graphs. Parameters are stand-ins without values in an export: what is derived from them was
+        made by `eval`."""
+        kept, derived = (
+            self._kept[1],
+            self.parametrization != "free" or self._executed_patterns() != self.chain.patterns,
+        )
+        weights = kept.factors if kept and derived and torch.compiler.is_exporting() else self._executed()
         if self.execute == "dense":
             return F.linear(x, weights[0][0, 0], self.bias)
         return ks_multiply(x, weights, self.bias, out_features=self.out_features)
+
+    def _ready(self) -> Ready:
+        state = state_of(self.factors._parameters.values())
+        run = self._kept[1]
+        if run is None or self._kept[0] != state:
+            run = Ready(self._executed(), self.out_features)
+            self._kept = state, run
+        return run
 
 
 def ButterflyLinear(in_features: int, out_features: int, nblocks: int = 1, **settings: Any) -> KSLinear:  # noqa: N802

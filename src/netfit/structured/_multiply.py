@@ -13,7 +13,7 @@ from netfit.kernels import kronecker
 
 from ._chain import KSChain
 
-__all__ = ["eager", "fused", "ks_multiply"]
+__all__ = ["Ready", "eager", "fused", "ks_multiply"]
 
 Layout = Literal["batch_first", "feature_first"]
 
@@ -78,6 +78,32 @@ def fused(factors: Sequence[Tensor], chain: KSChain) -> list[Tensor]:
     return done
 
 
+class Ready:
+    """Factors whose values stay, for inference: all that can be looked up once is.
+
+    Args:
+        factors: as of `ks_multiply`.
+        out_features: of the product.
+    """
+
+    def __init__(self, factors: Sequence[Tensor], out_features: int) -> None:
+        self.factors = [f.detach().contiguous() for f in factors]
+        self._out = out_features
+        self._packed = kronecker.pack(self.factors) if kronecker.ready(factors[0], factors) else None
+
+    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """(..., features) -> (..., out_features); x must be `eager` and no gradient wanted."""
+        if self._packed is None or not (x.dtype == torch.float32 and x.is_cpu and x.is_contiguous() and x.numel()):
+            return ks_multiply(x, self.factors, bias, out_features=self._out)
+        if x.ndim == 2:
+            return kronecker.forward(x, self._packed, bias, self._out)
+        y = kronecker.forward(x.reshape(-1, x.shape[-1]), self._packed, bias, self._out)
+        return y.reshape(*x.shape[:-1], self._out)
+
+    def __deepcopy__(self, memo: Any) -> "Ready":
+        return Ready([f.clone() for f in self.factors], self._out)
+
+
 def eager(x: Tensor) -> bool:
     """Whether values are computed here and now: no graph is recorded, and nobody watches the operations."""
     return (
@@ -106,7 +132,7 @@ def _multiply(x: Tensor, factors: Sequence[Tensor], bias: Tensor | None, out: in
         factors = [f.contiguous() for f in factors]
         if torch.is_grad_enabled():
             return _Chain.apply(x.contiguous(), bias, out, *factors)
-        return kronecker.forward(x.contiguous(), factors, bias, out)
+        return kronecker.forward(x.contiguous(), kronecker.pack(factors), bias, out)
     y = _plain(x, factors) if x.ndim == 2 else _plain_channels(x, factors)
     features = y.shape[1]
     if out < features:
@@ -122,7 +148,7 @@ class _Chain(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor | None, out: int, *factors: Tensor) -> Tensor:
         ctx.save_for_backward(x, *factors)
-        return kronecker.forward(x, factors, bias, out)
+        return kronecker.forward(x, kronecker.pack(factors), bias, out)
 
     @staticmethod
     @once_differentiable
