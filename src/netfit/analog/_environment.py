@@ -11,7 +11,7 @@ from ._levels import EVERYWHERE, Bench, Point
 from ._noise import Gaussian
 from .schedules import Schedule
 
-__all__ = ["Environment", "Robustness", "accuracies", "environment", "robustness"]
+__all__ = ["Environment", "Robustness", "environment", "robustness"]
 
 
 @dataclass(frozen=True)
@@ -42,24 +42,6 @@ def robustness(accuracies: Sequence[float], oracle: Sequence[float]) -> Robustne
         )
     ratios = [a / o for a, o in zip(accuracies, oracle, strict=True)]
     return Robustness(sum(ratios) / len(ratios), min(ratios))
-
-
-def accuracies(
-    model: nn.Module, noise: Gaussian, data: tuple[Tensor, Tensor], levels: Sequence[float], *, at: str = "*", seed: int
-) -> list[float]:
-    """Accuracy with noise of each level at all sites.
-
-    Args:
-        model: without noise of its own; rounding of its own stays.
-        noise: its kind; its strength is not used.
-        data: inputs and labels.
-        levels: standard deviations.
-        at: sites, as a pattern.
-        seed: of the draws.
-    """
-    bench = Bench.of(model, noise, data, at)
-    bench.reuse = False  # noise at the input leaves nothing to be used again
-    return bench.measure([Point(EVERYWHERE, level, seed) for level in levels])
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from netfit.runs import Run
 from netfit.surgery import Policy, plain
 
 from ._constant_scale import ConstantScale
-from ._environment import Robustness, accuracies, robustness
+from ._environment import Robustness, robustness
 from ._noise import AdditiveGaussian, Gaussian
 from ._trainer import Trainer
+from .diagnostics import accuracies
 from .schedules import Constant, HalfNormal, Schedule
 
 __all__ = ["METHODS", "Hardening", "Method", "harden"]

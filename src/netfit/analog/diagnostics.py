@@ -1,5 +1,6 @@
-"""What noisy training did to a network: signal power, weight growth, self-binarization."""
+"""What noise does to a network, and what training under it did: accuracy, signal power, weights, self-binarization."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,11 +13,30 @@ from netfit.train import evaluate
 from netfit.workload import CallSites
 
 from ._injection import Injection, sites
+from ._levels import EVERYWHERE, Bench, Point
 from ._noise import Gaussian, MultiplicativeGaussian
 
-__all__ = ["binarization_gap", "binarization_index", "signal_power", "snr_db", "weight_before"]
+__all__ = ["accuracies", "binarization_gap", "binarization_index", "signal_power", "snr_db", "weight_before"]
 
 Key = tuple[str, int]
+
+
+def accuracies(
+    model: nn.Module, noise: Gaussian, data: tuple[Tensor, Tensor], levels: Sequence[float], *, at: str = "*", seed: int
+) -> list[float]:
+    """Accuracy with noise of each level at all sites.
+
+    Args:
+        model: without noise of its own; rounding of its own stays.
+        noise: its kind; its strength is not used.
+        data: inputs and labels.
+        levels: standard deviations.
+        at: sites, as a pattern.
+        seed: of the draws.
+    """
+    bench = Bench.of(model, noise, data, at)
+    bench.reuse = False  # noise at the input leaves nothing to be used again
+    return bench.measure([Point(EVERYWHERE, level, seed) for level in levels])
 
 
 def signal_power(model: nn.Module, x: Tensor) -> dict[Key, float]:
