@@ -72,8 +72,7 @@ def _work(
     from netfit.targets.roofline import Peaks, Roofline, explain_layers
 
     peaks = Peaks.from_json(peaks_json)
-    best = {precision: peaks.best(precision) for precision in peaks.ops}
-    facts: dict[str, Any] = {"kind": "roofline", "model": model, "peaks": peaks.to_json(), "best": best}
+    facts: dict[str, Any] = {"kind": "roofline", "model": model, "peaks": peaks.to_json()}
     if workload is None:
         return facts | {"operators": [], "layers": []}
     bounds = Roofline(peaks).cost(workload)

@@ -63,7 +63,6 @@ class RooflineResult(_Part):
 
     model: str | None = None
     peaks: Peaks
-    best: dict[str, float]
     operators: tuple[Operator, ...] = ()
     layers: tuple[Layer, ...] = ()
 
@@ -83,8 +82,8 @@ def roofline_report(result: dict[str, object]) -> Report:
 def _verdict(r: RooflineResult) -> str:
     tuned = [x for x in r.layers if x.implementation == "netfit"]
     if not tuned:
-        first = r.best.get("fp32", 0.0)
-        return f"One core does {count(first)} fp32 operations and reads {size(r.peaks.read['l1'])} of L1 a second."
+        rate = max(r.peaks.ops.get("fp32", {}).values(), default=0.0)
+        return f"One core does {count(rate)}OP/s in fp32 and reads {size(r.peaks.read['l1'])}/s from L1."
     good = sum(x.share >= _EXPLAINED for x in tuned)
     (bound, held), *_ = Counter(x.bound for x in tuned).most_common(1)
     text = f"{held} of {len(tuned)} of our kernels are bound by {_WORDS.get(bound, bound)}; "
@@ -93,9 +92,8 @@ def _verdict(r: RooflineResult) -> str:
 
 def _roofs(r: RooflineResult) -> Section:
     facts = {f"read {_WORDS.get(k, k)}": f"{size(v)}/s" for k, v in r.peaks.read.items()}
-    facts |= {
-        f"{precision} {u}": f"{count(v)}OP/s" for precision, units in r.peaks.ops.items() for u, v in units.items()
-    }
+    tops = {f"{p} {unit}": rate for p, units in r.peaks.ops.items() for unit, rate in units.items()}
+    facts |= {name: f"{count(rate)}OP/s" for name, rate in tops.items()}
     slopes = {_WORDS.get(level, level): rate for level, rate in r.peaks.read.items()}
     points: dict[str, list[tuple[float, float]]] = {}
     for x in r.layers:
@@ -103,14 +101,17 @@ def _roofs(r: RooflineResult) -> Section:
         points.setdefault(f"{x.implementation} {x.precision}", []).append(at)
 
     def plot() -> str:
-        return plots.roofs(slopes, r.best, points, xlabel="operations a byte (operands once)", ylabel="operations/s")
+        return plots.roofs(slopes, tops, points, xlabel="operations a byte (operands once)", ylabel="operations/s")
 
-    alt = f"Roofline plot: {len(slopes)} bandwidths, {len(r.best)} arithmetic peaks, {len(r.layers)} layers."
+    alt = f"Roofline plot: {len(slopes)} bandwidths, {len(tops)} arithmetic peaks, {len(r.layers)} layers."
     blocks: list[Block] = [Facts(facts), figure("Roofs of one core; points are measured kernels", alt, plot)]
-    if noisy := [name for name, value in r.peaks.noise.items() if value > _NOISE]:
-        blocks.append(
-            Note("info", f"Busy or uneven while measured (median over fast > {_NOISE:.0%}): {', '.join(noisy)}")
+    uneven = {name: value for name, value in r.peaks.noise.items() if value > _NOISE}
+    if uneven:
+        worst = max(uneven, key=lambda name: uneven[name])
+        text = (
+            f"{len(uneven)} of {len(r.peaks.noise)} measurements were uneven (median more than {_NOISE:.0%} above the "
         )
+        blocks.append(Note("info", f"{text}fast repeats), most of all {worst}: {uneven[worst]:.0%}."))
     return Section("What one core can do", blocks=tuple(blocks))
 
 

@@ -259,10 +259,12 @@ def roofs(
             ax.annotate(name, (ends[0], ends[0] * rate), (3, 2), textcoords="offset points", color=MUTED, size=9)
         for name, rate in peaks.items():
             ax.plot([rate / max(slopes.values()), ends[1]], [rate, rate], color=INK, lw=1.2)
-            ax.annotate(name, (ends[1], rate), (-3, 3), textcoords="offset points", ha="right", size=9)
+            ax.annotate(name, (ends[1], rate), (-3, 2), textcoords="offset points", ha="right", size=9)
         for i, (name, group) in enumerate(points.items()):
             style = {"color": _colour(i), "ms": 4, "mew": 0, "alpha": 0.8}
-            ax.plot(*_columns(group), _MARKERS[i % 6], label=name, **style)
+            ax.plot(*_columns(group), _MARKERS[i // len(SERIES) % 6], label=name, **style)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(require("matplotlib.ticker", "report").EngFormatter(sep=""))
         ax.grid(True)
         _label(figure, ax, xlabel, ylabel, legend=True)
 
