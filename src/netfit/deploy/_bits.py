@@ -50,16 +50,17 @@ def refuse_bit_layers(proto: Any) -> None:
 
 
 def bit_conv(
-    node: Any, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, grid: Grid
+    node: Any, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, grid: Grid, relu: Any = None
 ) -> tuple[Any, dict[str, NDArray[Any]]]:
     """The operator that takes the place of a convolution, and the tensors it reads beside the convolution's input.
 
     Args:
-        node: the ONNX node; its input and output names are kept.
+        node: the ONNX node; its names are kept.
         weight: fp32 (out_channels, in_channels, height, width); only signs and the mean magnitude of each output
             channel count.
         bias: fp32 (out_channels,).
         grid: of the input, 2 or 4 levels.
+        relu: the node that cuts the result at zero, if the operator shall do that too and make its output.
 
     Raises:
         UnsupportedLayerError: the layer is no plain two-dimensional convolution.
@@ -82,8 +83,8 @@ def bit_conv(
     named = {f"{node.name}/{role}": value for role, value in tensors.items()}
     spatial = {name: list(given.get(name, default)) for name, default in _SPATIAL.items()}
     made = helper.make_node(
-        OPERATOR, [node.input[0], *named], list(node.output), node.name, domain=DOMAIN,
-        kernel_shape=list(weight.shape[2:]), bits=_bits(grid), zero_point=grid.zero_point, **spatial,
+        OPERATOR, [node.input[0], *named], list((relu or node).output), node.name, domain=DOMAIN, bits=_bits(grid),
+        kernel_shape=list(weight.shape[2:]), zero_point=grid.zero_point, relu=int(relu is not None), **spatial,
     )  # fmt: skip
     return made, named
 

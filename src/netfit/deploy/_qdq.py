@@ -70,10 +70,10 @@ def quantize(proto: Any, spec: QuantSpec) -> Any:
     result.CopyFrom(proto)
     graph = _Graph(result.graph, spec)
     graph.check()
+    graph.bit_layers()
     nodes = [n for i in result.graph.input for n in graph.pair(i.name)]
     for node in list(result.graph.node):
         own = list(graph.layer(node))
-        graph.bit_layer(node)
         node.input[:] = [f"{v}/dq" if v in graph.tensors else v for v in node.input]
         nodes += [*own, node, *(n for v in node.output for n in graph.pair(v))]
     del result.graph.node[:]
@@ -177,19 +177,25 @@ class _Graph:
             node.input[2] = f"{node.name}/bias"
             yield self._dequantize(node.input[2], np.rint(b / product).astype(np.int32), product, 0)
 
-    def bit_layer(self, node: Any) -> None:
-        """Put the 1-bit operator in the place of a layer."""
-        if node.name not in self.spec.bits:
-            return
+    def bit_layers(self) -> None:
+        """Put the 1-bit operators in the place of their layers, and of a ReLU that alone reads one's result."""
         array = require("onnx", "export").numpy_helper.to_array
-        bias = self._bias(node)
-        made, tensors = bit_conv(
-            node, array(self.constants[node.input[1]]), None if bias is None else array(self.constants[bias]),
-            self.spec.bits[node.name],
-        )  # fmt: skip
-        for name, value in tensors.items():
-            self.constant(name, value)
-        node.CopyFrom(made)
+        for node in [n for n in self.graph.node if n.name in self.spec.bits]:
+            bias, relu = self._bias(node), self._relu(node.output[0])
+            made, tensors = bit_conv(
+                node, array(self.constants[node.input[1]]), None if bias is None else array(self.constants[bias]),
+                self.spec.bits[node.name], relu,
+            )  # fmt: skip
+            for name, value in tensors.items():
+                self.constant(name, value)
+            node.CopyFrom(made)
+            if relu is not None:
+                self.graph.node.remove(relu)
+
+    def _relu(self, value: str) -> Any:
+        readers = [n for n in self.graph.node if value in n.input]
+        alone = len(readers) == 1 and value not in self.tensors and all(o.name != value for o in self.graph.output)
+        return readers[0] if alone and readers[0].op_type == "Relu" else None
 
     def _bias(self, node: Any) -> str | None:
         return str(node.input[2]) if node.op_type != "MatMul" and len(node.input) > 2 and node.input[2] else None

@@ -22,7 +22,8 @@ def openvino_extension() -> Path:
     - scale and bias, fp32 (out_channels,): the result is sum((q - zero_point) * sign) * scale + bias, and padding adds
       nothing to the sum.
 
-    Its attributes are kernel_shape, strides, pads and dilations as in ONNX, bits (1 or 2) and zero_point (a code).
+    Its attributes are kernel_shape, strides, pads and dilations as in ONNX, bits (1 or 2), zero_point (a code) and relu
+    (1: negative results become 0).
 
     Raises:
         MissingExtraError: OpenVINO is not installed.

@@ -4,6 +4,7 @@
    sum(q * w) = sum_p 2^p * (2 * popcount(q_p & w) - popcount(q_p)). Padding is the code of zero, so it adds nothing.
    The CPU plugin swallows exceptions and leaves garbage: everything here that can fail returns false instead. */
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include <openvino/core/extension.hpp>
@@ -111,6 +112,7 @@ void gather(const uint32_t *half, const Geometry &g, bool one, std::vector<uint6
 
 struct Layer {
     int bits;
+    bool relu;
     int64_t zero_point, outputs;
     const uint64_t *weight;  // (outputs, row)
     const float *thresholds, *scale, *bias;
@@ -126,11 +128,11 @@ struct Scratch {
 /* The results of COLS pixels of one output channel. */
 template <int BITS>
 inline void finish(const uint64_t *sum, const uint64_t *upper, const int32_t *ones, int32_t shift, float scale,
-                   float bias, int64_t count, float *out) {
+                   float bias, float least, int64_t count, float *out) {
     float result[COLS];
     for (int c = 0; c < COLS; c++) {
         const int32_t both = (int32_t)sum[c] + (BITS == 2 ? 2 * (int32_t)upper[c] : 0);
-        result[c] = (float)(2 * both - ones[c] - shift) * scale + bias;
+        result[c] = std::max((float)(2 * both - ones[c] - shift) * scale + bias, least);
     }
     if (count == COLS)
         memcpy(out, result, sizeof result);
@@ -147,6 +149,7 @@ void convolve(const float *x, const Layer &layer, const Geometry &g, Scratch &s,
     pack<BITS>(x, g.channels, size, layer.thresholds, s.half.data());
     for (int p = 0; p < BITS; p++)
         gather(s.half.data() + p * halves, g, layer.zero_point >> p & 1, s.line, s.matrix.data() + p * plane);
+    const float least = layer.relu ? 0.0f : std::numeric_limits<float>::lowest();
     for (int64_t i = 0; i < pixels; i += COLS) {
         const uint64_t *block = s.matrix.data() + i * row;
         const int64_t count = std::min<int64_t>(COLS, pixels - i);
@@ -161,7 +164,7 @@ void convolve(const float *x, const Layer &layer, const Geometry &g, Scratch &s,
             if (BITS == 2) tile(layer.weight + o * row, block + plane, row, rows, 0, upper);
             for (int k = 0; k < rows; k++)
                 finish<BITS>(sum[k], upper[k], ones, s.shift[(size_t)(o + k)], layer.scale[o + k], layer.bias[o + k],
-                             count, out + (o + k) * pixels + i);
+                             least, count, out + (o + k) * pixels + i);
         }
     }
 }
@@ -191,6 +194,7 @@ public:
         visitor.on_attribute("dilations", dilations_);
         visitor.on_attribute("bits", bits_);
         visitor.on_attribute("zero_point", zero_point_);
+        visitor.on_attribute("relu", relu_);
         return true;
     }
 
@@ -202,6 +206,7 @@ public:
         copy->dilations_ = dilations_;
         copy->bits_ = bits_;
         copy->zero_point_ = zero_point_;
+        copy->relu_ = relu_;
         copy->set_arguments(inputs);
         copy->constructor_validate_and_infer_types();
         return copy;
@@ -225,7 +230,7 @@ public:
             const auto made = outputs[0].get_shape();
             const Geometry g{(int64_t)shape[1], (int64_t)shape[2], (int64_t)shape[3], (int64_t)made[2], (int64_t)made[3],
                              kernel_, strides_, pads_, dilations_};
-            const Layer layer{(int)bits_, zero_point_, (int64_t)inputs[3].get_size(),
+            const Layer layer{(int)bits_, relu_ != 0, zero_point_, (int64_t)inputs[3].get_size(),
                               reinterpret_cast<const uint64_t *>(inputs[1].data<uint8_t>()), inputs[2].data<float>(),
                               inputs[3].data<float>(), inputs[4].data<float>()};
             if ((int64_t)inputs[1].get_byte_size() != layer.outputs * g.row() * 8) return false;
@@ -249,7 +254,7 @@ private:
     }
 
     Sizes kernel_, strides_, pads_, dilations_;
-    int64_t bits_ = 1, zero_point_ = 0;
+    int64_t bits_ = 1, zero_point_ = 0, relu_ = 0;
 };
 
 }  // namespace
