@@ -10,6 +10,8 @@ from ._audio import fsdd, wake_words
 from ._dataset import Dataset
 from ._images import ambiguous_mnist, digits, fashion_mnist, mnist
 from ._jpeg import cifar10, tiny_imagenet20
+from ._splits import NAMES as SPLIT_NAMES
+from ._splits import discrete
 from ._tables import NAMES, table
 
 Loader = Callable[[str, str | Path | None], Dataset]
@@ -23,6 +25,7 @@ LOADERS: dict[str, Loader] = {
     "mnist": mnist,
     "tiny-imagenet20": tiny_imagenet20,
     "wake-words": wake_words,
+    **{f"discrete:{name}": partial(discrete, name) for name in SPLIT_NAMES},
     **{f"table:{name}": partial(table, name) for name in NAMES},
 }
 SPLITS = ("train", "test")

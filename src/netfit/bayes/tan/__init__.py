@@ -1,0 +1,8 @@
+"""Bayesian-network classifiers of a few hundred bytes: integer additions and table look-ups, no multiplication."""
+
+from netfit.bayes.tan._classifier import TANClassifier
+from netfit.bayes.tan._discretize import MDLDiscretizer
+from netfit.bayes.tan._export import c_source
+from netfit.bayes.tan._front import Point, Split, bayesian_points, mlp_points
+
+__all__ = ["MDLDiscretizer", "Point", "Split", "TANClassifier", "bayesian_points", "c_source", "mlp_points"]
