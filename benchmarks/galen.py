@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +146,11 @@ def _job(options: argparse.Namespace, method: str, goal: float, seed: int) -> di
             trials=options.trials, sampler=agent, methods=METHODS[method], epochs=options.epochs,
             finalists=options.finalists, train_epochs=options.train_epochs,
         )  # fmt: skip
-        arguments = {"net": options.net, "target": options.target, "latency": goal, "settings": repr(settings)}
+        arguments = {"net": options.net, "data": options.data, "target": options.target, "latency": goal}
         begun = time.monotonic()
         print(f"{place}", file=sys.stderr, flush=True)
         try:
-            with Run.open(place, "compress", arguments, seed) as run:
+            with Run.open(place, "compress", arguments | asdict(settings), seed) as run:
                 _share(run, place.parent, method)
                 compress(NETS[options.net], options.data, parse(options.target), goal, run, settings, _say)
         except JobError as e:  # a goal that cannot be met is a result

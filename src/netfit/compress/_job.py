@@ -150,9 +150,9 @@ class Job:
         place = self.run.path / "base"
 
         def train() -> dict[str, Any]:
-            r = self.recipe
+            r, epochs = self.recipe, self.settings.train_epochs or self.recipe.epochs
             history = fit(
-                model, self.train_set.tensors(), epochs=self.settings.train_epochs or r.epochs, lr=r.lr, batch_size=r.batch_size,
+                model, self.train_set.tensors(), epochs=epochs, lr=r.lr, batch_size=r.batch_size,
                 weight_decay=r.weight_decay, seed=derive(self.run.seed, "base"), augment=r.augment,
                 checkpoint=self.run.path / "stages" / "base", progress=lambda f: self.progress("train", f),
             )  # fmt: skip
