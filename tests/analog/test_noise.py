@@ -227,9 +227,9 @@ def test_bad_places(net, x):
     with pytest.raises(ConfigError, match=r"at least 0, not -1"):
         everywhere(net, x).set_std(-1)
     words = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 2))
-    with pytest.raises(ConfigError, match="noise at 'input' needs a real floating-point tensor, not torch.int64"):
+    with pytest.raises(ConfigError, match=r"noise at 'input' needs a real floating-point tensor, not torch\.int64"):
         apply(words, Policy({"*": AdditiveGaussian(1.0)}), torch.tensor([[1, 2]]))
-    with pytest.raises(ConfigError, match="noise at 'input' needs a real floating-point tensor, not torch.complex64"):
+    with pytest.raises(ConfigError, match=r"noise at 'input' needs a real floating-point tensor, not torch\.complex64"):
         everywhere(nn.Identity(), x.to(torch.complex64))
 
 

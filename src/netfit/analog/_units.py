@@ -27,7 +27,7 @@ from ._trainer import Trainer
 from .diagnostics import signal_power, weight_before
 from .schedules import Constant
 
-__all__ = ["Study", "evaluated", "in_processes", "retrained"]
+__all__ = ["Study", "Workers", "evaluated", "retrained"]
 
 Key = tuple[str, int]
 CALIBRATION = 512  # samples that tell the signal's power
@@ -152,45 +152,61 @@ def _trained_there(study: Study, trainer: Trainer, seed: int, site: Key, std: fl
     return evaluate(model, *study.data), None if weight is None else weight.abs().mean().item()
 
 
-_study: Study  # a worker's own copy, sent once instead of with every unit
+Outcome = dict[str, Any]
+Work = Callable[..., Outcome]
 
 
-def in_processes(
-    study: Study, work: Callable[..., dict[str, Any]], units: Sequence[tuple[Any, ...]], n_jobs: int,
-    progress: Callable[[int, int], None] | None, total: int,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Do all units, in this process or in several; results in the order of the units.
+class Workers:
+    """Does units of work here or in several processes, and says how many are done.
+
+    Args:
+        study: sent to every worker process once.
+        n_jobs: processes; 1 works in this one.
+        progress: called with units done and known so far.
 
     Raises:
         ConfigError: the study cannot be sent to worker processes.
     """
-    done = total - len(units)
-    if n_jobs == 1 or len(units) == 1:
-        results = []
-        for unit in units:
-            results.append(work(study, *unit))
-            done += 1
-            if progress:
-                progress(done, total)
-        return results
-    try:
-        ForkingPickler.dumps(study)
-    except Exception as e:  # whatever the objects it holds may raise
-        raise ConfigError(
-            f"the walk cannot be sent to worker processes ({e}); build networks in a module, or use n_jobs=1"
-        ) from None
-    context = multiprocessing.get_context("spawn")
-    with futures.ProcessPoolExecutor(n_jobs, context, initializer=_begin, initargs=(study,)) as pool:
-        pending = [pool.submit(_there, work, unit) for unit in units]
-        try:
-            for _ in futures.as_completed(pending):
-                done += 1
-                if progress:
-                    progress(done, total)
-            return [future.result() for future in pending]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+
+    def __init__(self, study: Study, n_jobs: int, progress: Callable[[int, int], None] | None) -> None:
+        self.study, self.progress = study, progress
+        self.done = self.total = 0
+        self.pool: futures.ProcessPoolExecutor | None = None
+        if n_jobs > 1:
+            try:
+                ForkingPickler.dumps(study)
+            except Exception as e:  # whatever the objects it holds may raise
+                raise ConfigError(
+                    f"the walk cannot be sent to worker processes ({e}); build networks in a module, or use n_jobs=1"
+                ) from None
+            context = multiprocessing.get_context("spawn")
+            self.pool = futures.ProcessPoolExecutor(n_jobs, context, initializer=_begin, initargs=(study,))
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+    def run(self, work: Work, units: Sequence[tuple[Any, ...]]) -> list[Outcome]:
+        """Results in the order of the units."""
+        self.total += len(units)
+        if self.pool is None:
+            return [self._count(work(self.study, *unit)) for unit in units]
+        pending = [self.pool.submit(_there, work, unit) for unit in units]
+        for future in futures.as_completed(pending):
+            self._count(future.result())
+        return [future.result() for future in pending]
+
+    def _count(self, outcome: Outcome) -> Outcome:
+        self.done += 1
+        if self.progress:
+            self.progress(self.done, self.total)
+        return outcome
+
+
+_study: Study  # a worker's own copy, sent once instead of with every unit
 
 
 def _begin(study: Study) -> None:
@@ -200,5 +216,5 @@ def _begin(study: Study) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interrupt means
 
 
-def _there(work: Callable[..., dict[str, Any]], unit: tuple[Any, ...]) -> dict[str, Any]:
+def _there(work: Work, unit: tuple[Any, ...]) -> Outcome:
     return work(_study, *unit)

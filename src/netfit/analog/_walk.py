@@ -14,7 +14,7 @@ from ._levels import EVERYWHERE
 from ._midpoint import Midpoint, combine_midpoints, mean_midpoint, midpoint
 from ._noise import Gaussian
 from ._trainer import Trainer
-from ._units import Study, evaluated, in_processes, retrained
+from ._units import Study, Workers, evaluated, retrained
 
 __all__ = ["Walk", "WalkRow", "walk"]
 
@@ -146,7 +146,7 @@ def walk(
         budgets: mean executions a site for which tailored repetition is compared with uniform.
         folder: where measurements and clean networks are kept; None keeps nothing.
         n_jobs: worker processes.
-        progress: called with units of work done and in all.
+        progress: called with units of work done and known so far.
 
     Raises:
         ConfigError: no site matches, the network is not better than chance, or `retrain` without a trainer.
@@ -158,18 +158,25 @@ def walk(
     fixed = None if levels is None else tuple(levels)
     place = None if folder is None else Path(folder)
     study = Study(subject, noise, data, at, seeds, fixed, largest, tuple(budgets), place)
-    first: list[tuple[Any, ...]] = [(seed,) for seed in range(seeds if isinstance(subject, Trainer) else 1)]
-    begun = in_processes(study, evaluated, first, n_jobs, progress, len(first))
-    rows = [WalkRow(*row) for unit in begun for row in unit["rows"]]
+    first = [(seed,) for seed in range(seeds if isinstance(subject, Trainer) else 1)]
+    with Workers(study, n_jobs, progress) as workers:
+        begun = workers.run(evaluated, first)
+        found = _first(study, begun)
+        if not retrain:
+            return found
+        seeded = [(seed, site) for site in found.sites for seed in range(seeds)]
+        units = [(seed, site, found.clean[seed], _start(found, site)) for seed, site in seeded]
+        rows = [WalkRow(*row) for unit in workers.run(retrained, units) for row in unit["rows"]]
+    return dataclasses.replace(found, rows=(*found.rows, *rows))
+
+
+def _first(study: Study, begun: Sequence[Mapping[str, Any]]) -> Walk:
+    """The walk of clean networks, from what was found for each seed."""
+    rows = tuple(WalkRow(*row) for unit in begun for row in unit["rows"])
     power = {(s, c): p for s, c, p in begun[0]["power"]}
     weights = {(s, c): w for s, c, w in begun[0]["weights"]}
     clean = tuple(unit["clean"] for unit in begun)
-    found = Walk(noise.name, clean, study.chance, tuple(rows), power, weights, tuple(begun[0]["repeats"]))
-    if retrain:
-        units = [(seed, site, clean[seed], _start(found, site)) for site in found.sites for seed in range(seeds)]
-        more = in_processes(study, retrained, units, n_jobs, progress, len(first) + len(units))
-        rows += [WalkRow(*row) for unit in more for row in unit["rows"]]
-    return dataclasses.replace(found, rows=tuple(rows))
+    return Walk(study.noise.name, clean, study.chance, rows, power, weights, tuple(begun[0]["repeats"]))
 
 
 def _start(found: Walk, site: Key) -> float:

@@ -19,6 +19,7 @@ from ._noise import Gaussian, MultiplicativeGaussian
 __all__ = ["accuracies", "binarization_gap", "binarization_index", "signal_power", "snr_db", "weight_before"]
 
 Key = tuple[str, int]
+ROUNDS = 10
 
 
 def accuracies(
@@ -113,23 +114,31 @@ def binarization_index(x: Tensor) -> float:
     return (x.abs().mean().square() / x.square().mean()).item()
 
 
-class _Sign(CallHook):
-    """Two levels in place of a tensor: zero or below, and the mean positive value; with both signs, plus and minus."""
+class _TwoLevels(CallHook):
+    """Sign times zero or the channel's level: multiplicative noise leaves nothing of a value but that."""
 
-    def __init__(self, mean: float, signed: bool) -> None:
+    def __init__(self, x: Tensor) -> None:
         super().__init__()
-        self.mean, self.signed = mean, signed
+        size = x.abs().movedim(1, -1).flatten(0, -2) if x.dim() > 1 else x.abs()
+        threshold = size.mean(0)
+        for _ in range(ROUNDS):  # Lloyd's two means in one dimension, channel by channel
+            above = (size > threshold).to(size.dtype)
+            high = (size * above).sum(0) / above.sum(0).clamp_min(1)
+            low = (size * (1 - above)).sum(0) / (1 - above).sum(0).clamp_min(1)
+            threshold = (high + low) / 2
+        self.threshold, self.level = threshold, high
 
     def after(self, result: Any) -> Any:
-        """Sign times mean magnitude, or 0 and the mean."""
-        return self.mean * (result.sign() if self.signed else (result > 0).to(result.dtype))
+        """The tensor rounded to its levels."""
+        x = result.movedim(1, -1)
+        return (x.sign() * self.level * (x.abs() > self.threshold)).movedim(-1, 1)
 
 
 def binarization_gap(model: nn.Module, site: Key, data: tuple[Tensor, Tensor], std: float, seed: int = 0) -> float:
-    """Accuracy lost when the tensor at a site is replaced by its sign times its mean magnitude, noise present.
+    """Accuracy lost when the tensor at a site is rounded to its sign times zero or one level a channel, noise present.
 
-    Small when training under strong multiplicative noise has made the network use signs only: self-binarization
-    ("Walking Noise", 2022).
+    Small when training under strong multiplicative noise has made the network use two magnitudes only:
+    self-binarization ("Walking Noise", 2022). Under such noise the sign itself is lost behind the site.
 
     Args:
         model: trained with multiplicative noise there; its own noise is taken off.
@@ -150,14 +159,15 @@ def binarization_gap(model: nn.Module, site: Key, data: tuple[Tensor, Tensor], s
     for binary in (False, True):
         changed = plain(net)
         if binary:
-            install(changed, {site: _Sign(*_levels(net, site, x[:1000]))})
+            install(changed, {site: _TwoLevels(_at(net, site, x[:1000]))})
         install(changed, {site: MultiplicativeGaussian(std).hook(site)})
         Injection(changed).draw_from("exact", seed)
         accuracies.append(evaluate(changed, x, y))
     return accuracies[0] - accuracies[1]
 
 
-def _levels(net: nn.Module, site: Key, x: Tensor) -> tuple[float, bool]:
+def _at(net: nn.Module, site: Key, x: Tensor) -> Tensor:
+    """The tensor at a site."""
     seen: list[Tensor] = []
 
     class Look(CallHook):
@@ -169,6 +179,4 @@ def _levels(net: nn.Module, site: Key, x: Tensor) -> tuple[float, bool]:
     install(copy, {site: Look()})
     with torch.no_grad():
         copy(x)
-    signed = bool((seen[0] < 0).any())
-    values = seen[0].abs() if signed else seen[0][seen[0] > 0]
-    return (values.mean().item() if len(values) else 0.0), signed
+    return seen[0]
