@@ -97,14 +97,14 @@ class Samples:
 
 
 def samples(launches: Sequence[Launch], features: str, specs: Mapping[str, GPUSpec]) -> Samples:
-    """The rows among ``launches`` that have these features.
+    """The rows among ``launches`` that have these features, the median of those that did the same work.
 
     Raises:
         ConfigError: no such feature set, no row has it, or a device lacks a peak.
     """
     if features not in _NEEDS:
         raise ConfigError(f"no feature set {features!r}; {did_you_mean(features, _NEEDS)}")
-    rows = [row for row in launches if _has(row, features)]
+    rows = _medians([row for row in launches if _has(row, features)])
     if not rows:
         raise ConfigError(f"none of {len(launches)} launches has {_NEEDS[features]} for features={features!r}")
     columns = COLUMNS.get(features) or tuple(sorted({name for row in rows for name in row.settings}))
@@ -114,6 +114,21 @@ def samples(launches: Sequence[Launch], features: str, specs: Mapping[str, GPUSp
     labels = ("device", "app", "kernel", "kind", "dtype")
     named = {name: np.array([getattr(row, name) for row in rows]) for name in labels}
     return Samples(features, X, columns, time_s, power_w, named | {"shape": _shapes(rows)})
+
+
+def _medians(rows: Sequence[Launch]) -> list[Launch]:
+    """Repeated launches of the same work as one, with their median time and power."""
+    same: dict[tuple[str, ...], list[Launch]] = {}
+    for row, shape in zip(rows, _shapes(rows), strict=True):
+        same.setdefault((row.device, row.app, row.kernel, row.source, str(shape)), []).append(row)
+    return [found[0] if len(found) == 1 else _median(found) for found in same.values()]
+
+
+def _median(rows: Sequence[Launch]) -> Launch:
+    times = [row.time_s for row in rows if row.time_s is not None]
+    powers = [row.power_w for row in rows if row.power_w is not None]
+    time_s, power_w = (float(np.median(known)) if known else None for known in (times, powers))
+    return replace(rows[0], time_s=time_s, power_w=power_w)
 
 
 def _has(row: Launch, features: str) -> bool:
@@ -209,11 +224,16 @@ def _ptx(rows: Sequence[Launch], specs: Mapping[str, GPUSpec]) -> dict[str, Floa
 
 
 def _shapes(rows: Sequence[Launch]) -> NDArray[np.str_]:
-    """What makes two launches the same work on another device."""
+    """What makes two launches the same work, on whatever device."""
     return np.array(
         [
             f"{r.kind}:{r.variant}:{r.dtype}:{r.weight_dtype}:{r.m}x{r.n}x{r.k}x{r.count}:{r.share:g}:{r.skew:g}:"
-            f"{r.dataset}" + (f":{r.kernel}:{r.grid}:{r.block}:{dict(r.settings)}" if r.counts or r.settings else "")
+            f"{r.dataset}"
+            + (
+                f":{r.kernel}:{r.grid}:{r.block}:{dict(r.settings)}:{sum(r.counts.values())}"
+                if r.counts or r.settings
+                else ""
+            )
             for r in rows
         ]
     )

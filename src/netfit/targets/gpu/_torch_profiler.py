@@ -21,8 +21,12 @@ _BYTES = {
 }  # fmt: skip
 _DTYPES = {"double": "fp64", "half": "fp16", "bfloat16": "bf16", "c10::Half": "fp16", "c10::BFloat16": "bf16"}
 _PRODUCTS = {"aten::mm": 0, "aten::addmm": 1, "aten::bmm": 0, "aten::baddbmm": 1, "aten::_scaled_mm": 0}
-_CONVOLUTIONS = ("aten::cudnn_convolution", "aten::mkldnn_convolution", "aten::_convolution", "aten::convolution",
-                 "aten::conv2d", "aten::thnn_conv2d", "aten::_slow_conv2d_forward")  # fmt: skip
+# position of (stride, padding) among the arguments
+_CONVOLUTIONS = {
+    "aten::conv2d": (3, 4), "aten::convolution": (3, 4), "aten::_convolution": (3, 4),
+    "aten::cudnn_convolution": (3, 2), "aten::mkldnn_convolution": (4, 3), "aten::thnn_conv2d": (4, 5),
+    "aten::_slow_conv2d_forward": (4, 5),
+}  # fmt: skip
 _POINTWISE = frozenset({
     "add", "add_", "sub", "mul", "mul_", "div", "relu", "relu_", "clamp_min", "clamp_min_", "gelu", "silu", "silu_",
     "sigmoid", "tanh", "copy_", "hardtanh_", "exp", "neg", "pow", "sqrt", "rsqrt",
@@ -91,16 +95,16 @@ def _on_gpu(
 
 
 def _on_cpu(events: Sequence[Event], app: str, device: str) -> Iterator[dict[str, Any]]:
-    """Operators by their own time; of operators within operators the innermost that is understood."""
+    """The outermost operators that are understood: what they call is part of their time."""
     threads: dict[Any, list[Event]] = {}
     for event in events:
         if event.get("cat") == "cpu_op":
             threads.setdefault((event.get("pid"), event.get("tid")), []).append(event)
     for mine in threads.values():
-        mine = sorted(mine, key=lambda e: (float(e["ts"]), -float(e["dur"])))
-        understood = [(e, found) for e in mine if (found := _described(e))]
-        for (event, found), (after, _) in zip(understood, [*understood[1:], ({"ts": float("inf")}, {})], strict=True):
-            if float(after["ts"]) >= float(event["ts"]) + float(event["dur"]):  # the next one is not inside
+        end = float("-inf")
+        for event in sorted(mine, key=lambda e: (float(e["ts"]), -float(e["dur"]))):
+            if float(event["ts"]) >= end and (found := _described(event)):
+                end = float(event["ts"]) + float(event["dur"])
                 time_s = float(event["dur"]) * 1e-6
                 yield {"device": device, "app": app, "kernel": str(event["name"]), "time_s": time_s} | found
 
@@ -130,7 +134,7 @@ def _described(event: Event) -> dict[str, Any] | None:
         first = _PRODUCTS[name]
         found = _product(shapes[first : first + 2])
     elif name in _CONVOLUTIONS:
-        found = _convolution(shapes, args.get("Concrete Inputs") or [])
+        found = _convolution(shapes, args.get("Concrete Inputs") or [], *_CONVOLUTIONS[name])
     elif short in _POINTWISE | _REDUCTIONS and shapes and shapes[0]:
         n = prod(shapes[0])
         read = sum(prod(s) for s in shapes if s)
@@ -150,12 +154,14 @@ def _product(shapes: Sequence[tuple[int, ...]]) -> dict[str, Any] | None:
     return {"kind": "gemm", "m": shapes[0][-2], "k": shapes[0][-1], "n": shapes[1][-1], "count": count}
 
 
-def _convolution(shapes: Sequence[tuple[int, ...]], concrete: Sequence[Any]) -> dict[str, Any] | None:
+def _convolution(
+    shapes: Sequence[tuple[int, ...]], concrete: Sequence[Any], at_stride: int, at_padding: int
+) -> dict[str, Any] | None:
     """As the matrix product it is lowered to; strides and padding are recorded as text."""
     if len(shapes) < 2 or len(shapes[0]) != 4 or len(shapes[1]) != 4:
         return None
     (batch, cin, *image), (cout, per_group, *window) = shapes[0], shapes[1]
-    stride, padding = _numbers(concrete, 3, 1), _numbers(concrete, 4, 0)
+    stride, padding = _numbers(concrete, at_stride, 1), _numbers(concrete, at_padding, 0)
     out = [(i + 2 * p - w) // s + 1 for i, w, s, p in zip(image, window, stride, padding, strict=True)]
     groups = cin // max(1, per_group)
     moved = batch * cin * prod(image) + cout * per_group * prod(window) + batch * cout * prod(out)
