@@ -143,6 +143,20 @@ def test_gradients_reach_weight_and_step_of_a_1_bit_layer(net, x):
     assert step.grad is None
 
 
+def test_calibration_renews_the_statistics_of_a_1_bit_network_only(net, x):
+    for technique, renewed in ((Quantize(1, 2), True), (Quantize(), False)):
+        small = apply(net, Policy({"blocks.0.conv1": technique}), x)
+        calibrate(small, [x, (x + 1,)])
+        assert torch.equal(small.blocks[0].bn1.running_mean, net.blocks[0].bn1.running_mean) is not renewed
+        assert not small.training and small.blocks[0].bn1.momentum == 0.1
+    seen = []
+    small = apply(net, Policy({"blocks.0.conv1": Quantize(1, 2)}), x)
+    calibrate(small, [x])
+    small.blocks[0].bn1.register_forward_hook(lambda m, a, y: seen.append(y))
+    small(x)
+    assert seen[0].mean((0, 2, 3)).abs().max() < 1e-4  # normalised as its layer now computes
+
+
 def test_1_bit_activations_need_1_bit_weights():
     with pytest.raises(ConfigError, match="act_bits 1 needs weight_bits 1"):
         Quantize(4, 1)

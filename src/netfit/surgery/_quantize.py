@@ -15,6 +15,7 @@ from torch import nn
 
 from netfit.errors import ConfigError, UnsupportedLayerError
 from netfit.quant import Binary, FakeQuantize
+from netfit.train import recalibrate
 from netfit.workload import Op, Workload, trace
 
 from ._bits import BIT_PRECISIONS, RoundOperands
@@ -244,27 +245,35 @@ def _hooks(plan: QuantPlan, bf16: Iterable[str], bits: Mapping[str, int]) -> dic
 
 
 def calibrate(model: nn.Module, batches: Iterable[torch.Tensor | tuple[torch.Tensor, ...]]) -> None:
-    """Set the activation scales that hooks hold from real inputs; they round from then on.
+    """Set the activation scales of a quantized model from real inputs; it rounds from then on.
+
+    The BatchNorm statistics of a network with 1-bit layers are measured anew as well: with those of the unrounded
+    network it computes nothing of use.
 
     Args:
-        model: result of `apply` with `Quantize`, or with another technique whose hooks hold quantizers.
+        model: result of `apply` with `Quantize`.
         batches: inputs; a tuple holds several arguments of one call.
 
     Raises:
         ConfigError: the model has something to calibrate but there was no batch.
     """
-    found = (hooks_of(model) or nn.Module()).modules()
-    observers = [q for q in found if isinstance(q, FakeQuantize) and not q.recompute]
+    state = Quantization.of(model)
+    observers = state.observers() if state else []
+    given = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
+    if observers and not given:
+        raise ConfigError("no calibration data: calibrate needs at least one batch of real inputs")
+    renewed = bool(state and state.bits)
     for q in observers:
         q.observe()
-    training, seen = model.training, 0
+    if renewed:  # first, so that the ranges behind a 1-bit layer are those it will have
+        recalibrate(model, given)
+    training = model.training
     model.eval()
     with torch.no_grad():
-        for batch in batches:
-            model(*batch if isinstance(batch, tuple) else (batch,))
-            seen += 1
+        for batch in given:
+            model(*batch)
     model.train(training)
-    if observers and not seen:
-        raise ConfigError("no calibration data: calibrate needs at least one batch of real inputs")
     for q in observers:
         q.quantize()
+    if renewed:
+        recalibrate(model, given)

@@ -1,6 +1,6 @@
 """Inference over whole data sets, and BatchNorm statistics; none of them changes a weight or a mode."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -74,7 +74,7 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = BATCH_SIZ
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, x: Tensor, batch_size: int = 256) -> None:
+def recalibrate(model: nn.Module, x: Tensor | Sequence[tuple[Tensor, ...]], batch_size: int = 256) -> None:
     """Measure the running mean and variance of every BatchNorm layer anew, after weights were cut or rounded.
 
     Only BatchNorm runs in training mode; dropout stays off. The statistics are the plain average over equal
@@ -82,7 +82,7 @@ def recalibrate(model: nn.Module, x: Tensor, batch_size: int = 256) -> None:
 
     Args:
         model: changed in place (buffers only).
-        x: a few hundred training inputs (n, ...).
+        x: a few hundred training inputs (n, ...); or the arguments of each forward pass, for several inputs.
         batch_size: largest number of samples a forward pass.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
@@ -94,8 +94,9 @@ def recalibrate(model: nn.Module, x: Tensor, batch_size: int = 256) -> None:
             norm.reset_running_stats()
             norm.momentum = None  # cumulative average
         with modes(model, training=norms):
-            for part in x.tensor_split(-(-len(x) // batch_size)):
-                model(part)
+            parts = [(p,) for p in x.tensor_split(-(-len(x) // batch_size))] if isinstance(x, Tensor) else x
+            for part in parts:
+                model(*part)
     finally:
         for norm, value in zip(norms, momentum, strict=True):
             norm.momentum = value
