@@ -40,6 +40,7 @@ typedef struct {
     int64_t batch, rows, channels, words; /* rows: output channels; words: ceil(channels / channels of a word) */
     int64_t height, width, taps_h, taps_w, stride, padding, dilation, out_h, out_w;
     int64_t planes;     /* bits of an input, for bit planes */
+    int64_t packed;     /* the input comes in words already */
     int64_t kc, mc, nc; /* words of the sum, rows and pixels of a block; mc is a multiple of MR, nc of NR */
 } Shape;
 
@@ -51,9 +52,7 @@ int64_t dense_tile_rows(void) { return MR; }
 int64_t dense_tile_vectors(void) { return NV; }
 int64_t dense_lanes(void) { return LANES; }
 int64_t dense_most_kc(void) { return MOST_KC; }
-#if PRECISION == 1
-int64_t dense_offset(void) { return OFFSET; }
-#endif
+int64_t dense_offset(void) { return PRECISION == 1 ? OFFSET : 0; } /* of an activation in a word */
 
 /* Vectors may be read and written up to one beyond the end of the image and of the packed block. */
 static int64_t image_words(const Shape *s) {
@@ -64,9 +63,11 @@ int64_t dense_scratch_words(const Shape *s) {
     return image_words(s) + phase_w(s) * s->stride + s->height * s->width + s->nc + s->kc * s->nc + 2 * LANES;
 }
 
-/* The fp32 input of one tap is read where it lies; everything else becomes an image of words first. */
+static int has_words(const Shape *s) { return PRECISION == 0 || s->packed; }
+
+/* Words under one tap are read where they lie; everything else becomes an image first. */
 static int in_place(const Shape *s) {
-    return PRECISION == 0 && s->taps_h * s->taps_w == 1 && s->padding == 0 && s->stride == 1;
+    return has_words(s) && s->taps_h * s->taps_w == 1 && s->padding == 0 && s->stride == 1;
 }
 
 #if PRECISION == 2
@@ -90,12 +91,13 @@ static void gather(const uint8_t *x, int64_t area, int64_t count, int64_t n, int
 }
 #endif
 
-/* All pixels of one word of channels; fp32 needs no other form. */
+/* All pixels of one word of channels. */
 static const value *words_of(const Shape *s, const number *x, int64_t word, int plane, value *restrict words) {
     const int64_t area = s->height * s->width;
+    if (has_words(s)) return (const value *)(const void *)x + word * area;
 #if PRECISION == 0
-    (void)plane, (void)words;
-    return x + word * area;
+    (void)plane;
+    return words;
 #elif PRECISION == 1
     const number *channel[4];
     uint32_t mask[4]; /* of a word that is not full, the missing channels are zeros */
@@ -265,8 +267,9 @@ void dense(const Shape *s, const number *x, const value *w, const value *start, 
     const int64_t depth = s->words * s->taps_h * s->taps_w, pixels = s->out_h * s->out_w;
     value *image = scratch, *row = image + image_words(s), *words = row + phase_w(s) * s->stride;
     value *minus = words + s->height * s->width;
+    const int64_t step = (has_words(s) ? s->words * 4 / (int64_t)sizeof *x : s->channels) * s->height * s->width;
     value *packed = (value *)(((uintptr_t)(minus + s->nc) + BYTES - 1) / BYTES * BYTES);
-    for (int64_t b = 0; b < s->batch; b++, x += s->channels * s->height * s->width, out += s->rows * pixels)
+    for (int64_t b = 0; b < s->batch; b++, x += step, out += s->rows * pixels)
         for (int plane = 0; plane < s->planes; plane++) {
             if (!in_place(s)) make_image(s, x, plane, image, row, words);
             for (int64_t n = 0; n < pixels; n += s->nc)

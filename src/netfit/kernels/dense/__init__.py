@@ -5,9 +5,9 @@ bits. `Prepared` is what a network would deploy, weights packed and memory reser
 `conv2d_planes` are torch operators with a plain torch reference. `naive` is the loop nest everybody writes first.
 """
 
-from netfit.kernels.dense._naive import channel_words, naive
+from netfit.kernels.dense._naive import naive
 from netfit.kernels.dense._ops import conv2d, conv2d_planes, gemm
-from netfit.kernels.dense._prepared import Prepared
+from netfit.kernels.dense._prepared import Prepared, channel_words
 from netfit.kernels.dense._shape import CHANNELS, Blocking, ConvShape, blocking
 
 __all__ = [

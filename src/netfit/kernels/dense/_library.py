@@ -10,7 +10,7 @@ from netfit.kernels._ops import source
 _PRECISIONS = ("fp32", "int8", "bits")  # their places are the values of PRECISION in dense.c
 _SIZES = (
     "batch", "rows", "channels", "words", "height", "width", "taps_h", "taps_w", "stride", "padding", "dilation",
-    "out_h", "out_w", "planes", "kc", "mc", "nc",
+    "out_h", "out_w", "planes", "packed", "kc", "mc", "nc",
 )  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def library(precision: str) -> ctypes.CDLL:
     number = _PRECISIONS.index(precision)
     text = f"{source('vectors.h')}\n#define PRECISION {number}\n{source('dense.c')}"
     code = compile_c(text, f"dense_{precision}", ["-ffp-contract=fast"])
-    for name in ("tile_rows", "tile_vectors", "lanes", "most_kc", "scratch_words"):
+    for name in ("tile_rows", "tile_vectors", "lanes", "most_kc", "scratch_words", "offset"):
         getattr(code, f"dense_{name}").restype = ctypes.c_int64
     code.dense_scratch_words.argtypes = [ctypes.POINTER(Sizes)]
     code.dense.argtypes = [ctypes.POINTER(Sizes), *[ctypes.c_void_p] * 5]

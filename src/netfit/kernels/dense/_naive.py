@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from netfit.errors import ConfigError
-from netfit.kernels._bits import pack_planes
 from netfit.kernels._compile import compile_c
 from netfit.kernels._ops import source
 from netfit.kernels.dense._shape import CHANNELS, ConvShape
@@ -62,21 +61,6 @@ def naive(shape: ConvShape, x: Tensor, weight: Tensor) -> Callable[[], Tensor]:
         return out
 
     return call
-
-
-def channel_words(codes: Tensor) -> Tensor:
-    """The lowest bit of every channel, 32 channels a word.
-
-    Args:
-        codes: (batch, channels, height, width), uint8.
-
-    Returns:
-        int32 (batch, ceil(channels / 32), height, width).
-    """
-    batch, channels, height, width = codes.shape
-    rows = codes.permute(0, 2, 3, 1).reshape(-1, channels)
-    words = pack_planes(rows.contiguous(), 1)[0].view(torch.int32)[:, : -(-channels // 32)]
-    return words.reshape(batch, height, width, -1).permute(0, 3, 1, 2).contiguous()
 
 
 @functools.cache

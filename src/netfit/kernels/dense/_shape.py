@@ -80,6 +80,11 @@ class ConvShape:
         return self.channels * self.taps_h * self.taps_w
 
     @property
+    def is_product(self) -> bool:
+        """Whether it is a product of matrices as it stands: one tap, every pixel, no padding."""
+        return self.taps_h == self.taps_w == self.stride == 1 and not self.padding
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of the whole batch."""
         return self.batch * self.rows * self.pixels * self.depth

@@ -48,7 +48,8 @@ def bounds(work: Work, peaks: Peaks) -> dict[str, float]:
     """
     units = peaks.ops.get(work.precision, {})
     rate = units.get(work.unit or "", peaks.best(work.precision))
-    found = {"compute": work.operations / rate}
+    per_instruction = 2 * peaks.vector_bytes / 4 / max(peaks.ops["fp32"].values())  # as fast as multiply-accumulates
+    found = {"compute": work.operations / rate + work.instructions * per_instruction}
     if work.chain:
         found["latency"] = work.chain * peaks.chain_s
     found["l1"] = work.loads * peaks.vector_bytes / peaks.read["l1"]

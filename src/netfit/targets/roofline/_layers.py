@@ -56,8 +56,9 @@ def explain_layers(
 ) -> Iterator[Layer]:
     """Time the convolutions and linear layers of a network and name the bound of each; equal shapes once.
 
-    netfit and torch run in turns. torch has no bit-serial kernels, and int8 ones only for products of
-    matrices; what is missing is left out. Grouped convolutions and uneven strides are left out as well.
+    netfit and torch run in turns. Our convolutions pack what they are given; our int8 and bit-serial products of
+    matrices take words that are packed already, as a layer before leaves them. torch has no bit-serial kernels, and
+    int8 ones only for products. Grouped convolutions and uneven strides are left out.
 
     Args:
         workload: the traced network.
@@ -126,7 +127,7 @@ def _explained(
         if calls:
             with torch_threads(1):
                 found |= measure(calls, yardstick=next(iter(calls)), budget_s=budget_s, seed=seed).timings
-    product = "gemm" if shape.height == shape.taps_h == shape.taps_w == 1 else "conv"
+    product = "gemm" if shape.height == 1 and shape.is_product else "conv"
     for key, timing in found.items():
         explanation = explain(f"{name} {key} {precision}", made[key][1], timing.seconds, peaks)
         yield Layer(name, product, shape, key, precision, explanation, timing.noisy)
@@ -135,11 +136,11 @@ def _explained(
 def _candidates(shape: ConvShape, precision: str, lanes: int, seed: int) -> dict[str, tuple[Callable[[], Any], Work]]:
     """What to call, and what it does."""
     x, w = _operands(shape, precision, seed)
-    ready: Any = Prepared(shape, w, precision=precision)  # type: ignore[arg-type]  # one of PRECISIONS
-    out = ready(x)
-    found: dict[str, tuple[Callable[[], Any], Work]] = {
-        "netfit": (lambda: ready(x, out), blocked(shape, precision, ready.blocking))
-    }
+    packed = shape.height == 1 and shape.is_product and precision != "fp32"
+    ready = Prepared(shape, w, precision=precision, packed=packed)  # type: ignore[arg-type]  # one of PRECISIONS
+    given = channel_words(x, precision) if packed else x  # type: ignore[arg-type]
+    out = ready(given)
+    found: dict[str, tuple[Callable[[], Any], Work]] = {"netfit": (lambda: ready(given, out), blocked(ready))}
     theirs = _torch(shape, precision, x, w)
     if theirs is not None:
         found["torch"] = theirs, least(shape, precision, lanes)
@@ -162,7 +163,7 @@ def _operands(shape: ConvShape, precision: str, seed: int) -> tuple[Tensor, Tens
 
 
 def _torch(shape: ConvShape, precision: str, x: Tensor, w: Tensor) -> Callable[[], Tensor] | None:
-    is_gemm = shape.height == shape.taps_h == shape.taps_w == 1
+    is_gemm = shape.height == 1 and shape.is_product
     a, b = w[:, :, 0, 0], x[0, :, 0]
     if precision == "fp32":
         if is_gemm:

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from netfit.kernels.dense import CHANNELS, Blocking, ConvShape
+from netfit.kernels.dense import CHANNELS, ConvShape, Prepared
 
 from ._traffic import Loop, Nest, Operand
 
+# Vector instructions that put a vector of words together: widening, shifting and joining four bytes, or testing a bit
+# of 32 channels (four vectors of words a test) and joining four bytes.
+_PACKING = {"fp32": 0, "int8": 12, "bits": 32}
 AHEAD = 64  # multiply-accumulates of the next sum that a core begins while one still waits: 500 instructions and more
 OPERATIONS = {"fp32": 2, "bf16": 4, "int8": 8, "bits": 64}  # of one multiply-accumulate of 32-bit words
 
@@ -23,6 +26,7 @@ class Work:
         loads: load instructions, as full vectors each.
         chain: multiply-accumulates that wait for the one before, one after the other.
         nests: how it moves its operands, in phases.
+        instructions: vector instructions beside the multiply-accumulates, on the same units.
     """
 
     precision: str
@@ -31,59 +35,71 @@ class Work:
     loads: float
     nests: tuple[Nest, ...]
     chain: float = 0.0
+    instructions: float = 0.0
 
 
 def _at(*axes: str | tuple[str, int]) -> tuple[tuple[str, int], ...]:
     return tuple((axis, 1) if isinstance(axis, str) else axis for axis in axes)
 
 
-def blocked(shape: ConvShape, precision: str, blocks: Blocking, planes: int = 1) -> Work:
-    """The nest of `netfit.kernels.dense.Prepared`: image, packing, and products block by block.
+def blocked(kernel: Prepared) -> Work:
+    """The nest of our own kernels: an image of words, packing, and products block by block.
 
     Args:
-        shape: sizes.
-        precision: ``"fp32"``, ``"int8"`` or ``"bits"``.
-        blocks: of the prepared operator.
-        planes: bits of an activation.
+        kernel: the prepared operator.
     """
-    s, b, turns = shape, blocks, shape.batch * planes
-    words, vectors = s.words(precision), ceil(s.pixels / b.lanes)
+    s, b, turns = kernel.shape, kernel.blocking, kernel.shape.batch * kernel.planes
+    words, vectors = s.words(kernel.precision), ceil(s.pixels / b.lanes)
     tiles, panels, passes = ceil(s.rows / b.tile_rows), ceil(vectors / b.tile_vectors), ceil(words / b.kc)
     products = turns * tiles * b.tile_rows * vectors * b.lanes * words
-    per_panel = turns * tiles * words * (vectors + panels * b.tile_rows)  # pixels, and each weight to all lanes
-    sums = turns * s.rows * vectors * (passes * planes - 1) / planes
-    packing = turns * words * vectors
-    panel = b.tile_vectors * b.lanes
+    kept = turns * s.rows * vectors * (passes * kernel.planes - 1) / kernel.planes  # sums of the passes before
+    # Of each panel its pixels, and a weight for all lanes a time; packing reads every word once.
+    loads = turns * tiles * words * (vectors + panels * b.tile_rows) + kept + turns * words * vectors
+    instructions = float(turns * s.rows * vectors * passes)  # adding up
+    nests = _product_nests(kernel, words, turns)
+    if not kernel.in_place:
+        x = Nest({"x": _elements(kernel)}, (Operand("x", (_at("x"),), _itemsize(kernel)),), times=turns)
+        nests = (x, *nests)
+        loads += turns * _elements(kernel) * _itemsize(kernel) / (4 * b.lanes)
+        if not kernel.packed:
+            instructions += turns * _image_words(kernel) / b.lanes * _PACKING[kernel.precision]
+    operations = products * OPERATIONS[kernel.precision]
+    return Work(kernel.precision, "vector", operations, loads, nests, instructions=instructions)
+
+
+def _itemsize(kernel: Prepared) -> int:
+    return 4 if kernel.packed or kernel.precision == "fp32" else 1
+
+
+def _elements(kernel: Prepared) -> int:
+    """Elements of one input."""
+    s = kernel.shape
+    return _image_words(kernel) if kernel.packed else s.channels * s.height * s.width
+
+
+def _image_words(kernel: Prepared) -> int:
+    s = kernel.shape
+    return -(-s.channels // CHANNELS[kernel.precision]) * s.height * s.width
+
+
+def _product_nests(kernel: Prepared, words: int, turns: int) -> tuple[Nest, ...]:
+    """Filling the packed block, and multiplying it."""
+    s, b = kernel.shape, kernel.blocking
     buffer = 4 * b.kc * b.nc
-    image_words = -(-s.channels // CHANNELS[precision]) * s.height * s.width
-    in_place = precision == "fp32" and s.taps_h * s.taps_w == 1 and s.padding == 0 and s.stride == 1
-    item = 4 if precision == "fp32" else 1
-    x = Operand("x", (_at("x"),), item)
-    image = x if in_place else Operand("image", (_at("image"),), 4, 4 * image_words)
-    extents = {"x": s.channels * s.height * s.width, "image": image_words, "block": b.kc * b.nc}
+    image = Operand("image", (_at("image"),), 4, None if kernel.in_place else 4 * _image_words(kernel))
+    extents = {"image": _image_words(kernel), "block": b.kc * b.nc}
     fill = Nest(extents, (image, Operand("packed", (_at("block"),), 4, buffer, written=True)), times=turns)
-    if in_place:
-        fill = Nest({**extents, "image": extents["x"]}, fill.operands, times=turns)
-    multiply = Nest(
-        {"m": s.rows, "n": s.pixels, "k": words},
-        (
-            Operand("weights", (_at("m"), _at("k"))),
-            Operand("packed", (_at("k"), _at("n")), 4, buffer),
-            Operand("sums", (_at("m"), _at("n")), written=True),
-        ),
-        [
-            Loop(axis, min(step, size))
-            for axis, step, size in (
-                ("n", b.nc, s.pixels), ("k", b.kc, words), ("m", b.mc, s.rows), ("n", panel, s.pixels),
-                ("m", b.tile_rows, s.rows),
-            )
-        ],
-        turns,
+    steps = (
+        ("n", b.nc, s.pixels), ("k", b.kc, words), ("m", b.mc, s.rows), ("n", b.tile_vectors * b.lanes, s.pixels),
+        ("m", b.tile_rows, s.rows),
     )  # fmt: skip
-    read = Nest(extents, (x,), times=turns)
-    nests = (fill, multiply) if in_place else (read, fill, multiply)
-    loads = per_panel + sums + packing + (0 if in_place else turns * extents["x"] * item / (4 * b.lanes))
-    return Work(precision, "vector", products * OPERATIONS[precision], loads, nests)
+    operands = (
+        Operand("weights", (_at("m"), _at("k"))),
+        Operand("packed", (_at("k"), _at("n")), 4, buffer),
+        Operand("sums", (_at("m"), _at("n")), written=True),
+    )
+    loops = [Loop(axis, min(step, size)) for axis, step, size in steps]
+    return fill, Nest({"m": s.rows, "n": s.pixels, "k": words}, operands, loops, turns)
 
 
 def plain(shape: ConvShape, precision: str, lanes: int) -> Work:
