@@ -142,6 +142,7 @@ class KernelPredictor:
     def fit(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None, kinds: Sequence[str] = (),
         columns: Sequence[str] | None = None,
+        intervals: bool = True,
     ) -> Self:  # fmt: skip
         """Grow the forest, and calibrate intervals on held-out rows.
 
@@ -152,6 +153,7 @@ class KernelPredictor:
                 unknown group is: labels of shapes, kernels or devices.
             kinds: operator kinds among the rows, for `GPU`.
             columns: names of the columns; needed for ``"settings"`` only.
+            intervals: False saves the five small forests that intervals are calibrated with, most of the time.
 
         Raises:
             ConfigError: fewer than two rows, a size that does not fit, or a value that is not above 0.
@@ -174,7 +176,7 @@ class KernelPredictor:
             tuple(map(float, forest.feature_importances_)),
             tuple(kinds),
             len(x),
-            self._calibration(x, names, shown, z, groups),
+            self._calibration(x, names, shown, z, groups) if intervals else None,
             Correction(),
             sklearn=forest,
         )
@@ -217,7 +219,7 @@ class KernelPredictor:
             raise ConfigError(f"interval = {interval}; allowed are shares between 0 and 1")
         if fitted.calibration is None:
             raise ConfigError(
-                f"intervals need 20 rows or more to be calibrated on, this one was fitted on {fitted.rows}"
+                f"no intervals: they need 20 rows or more and fit(intervals=True); this one has {fitted.rows}"
             )
         lo, hi = fitted.calibration(self._key(x, fitted.columns), interval)
         spread = fitted.correction.spread
