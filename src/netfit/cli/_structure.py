@@ -46,6 +46,7 @@ def structure(
     size = shape(in_shape)
     from netfit.seeding import seed_everything
     from netfit.structured.survey import chosen_policy, compare_networks, survey
+    from netfit.surgery import Policy
 
     from ._network import open_network
 
@@ -54,8 +55,10 @@ def structure(
     x = network.inputs(batch)
     settings: dict[str, Any] = {"runtime": runtime, "budget_s": budget, "threads": threads, "seed": seed}
     layers = survey(network.model, x, min_speedup=min_speedup, show=_show, **settings)
-    policy = chosen_policy(layers)
-    whole = compare_networks(network.model, policy, x, **settings) if policy else None
+    wanted = chosen_policy(layers)
+    whole = compare_networks(network.model, wanted, x, **settings) if wanted else None
+    # Layers timed alone do not always add up: a network that is slower with all of them keeps its dense weights.
+    policy = wanted if whole is not None and whole.ratio < 1 else Policy()
     facts = {
         "kind": "structure", "model": model, "batch": batch, "runtime": runtime, "threads": threads,
         "min_speedup": min_speedup, "layers": [_row(layer) for layer in layers], "policy": policy.to_dict(),
@@ -169,5 +172,6 @@ def _text(facts: Mapping[str, Any], run: Path | None) -> str:
     text = table(columns, cells) + f"\n{taken} of {len(facts['layers'])} layers are faster structured"
     if facts["network"]:
         text += f"; the network with all of them: {facts['network']['speedup']:.2f} x"
+        text += "" if facts["policy"] else ", so keep dense everywhere (the policy is empty)"
     text += "\nerrors are those of the projected weights, before any retraining; low rank: as many values"
     return text + (f"\npolicy: {run / 'policy.toml'}, report: {run / 'report.html'}" if run else "")

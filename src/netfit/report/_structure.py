@@ -58,6 +58,7 @@ class StructureResult(_Part):
     threads: int
     min_speedup: float
     layers: tuple[Layer, ...]
+    policy: dict[str, Any] = {}
     network: Speedup | None = None
 
 
@@ -80,9 +81,13 @@ def structure_report(result: dict[str, Any]) -> Report:
     r = StructureResult.model_validate(result)
     taken = [layer for layer in r.layers if not layer.keep_dense]
     verdict = f"{len(taken)} of {len(r.layers)} layers become faster by at least {digits(r.min_speedup)} times"
-    verdict += f"; the network by {digits(r.network.speedup)}." if r.network else ": dense stays."
+    verdict += f"; the network by {digits(r.network.speedup)}." if r.network else "."
+    verdict += "" if r.policy else " Keep dense."
     before, after = sum(layer.params for layer in r.layers), sum(map(_after, r.layers))
-    facts: dict[str, str | tuple[str, str]] = {"Layers taken": f"{len(taken)} of {len(r.layers)}", "Values": (count(after), f"of {count(before)}")}
+    facts: dict[str, str | tuple[str, str]] = {
+        "Layers taken": f"{len(taken)} of {len(r.layers)}",
+        "Values": (count(after), f"of {count(before)}"),
+    }
     if r.network:
         facts["Network"] = (f"{digits(r.network.speedup)} x", f"{digits(r.network.lo)} to {digits(r.network.hi)}")
     overview = Section("What to change", blocks=(Facts(facts), _overview(r)))

@@ -193,6 +193,10 @@ class KSChain:
         >>> [p.shape for p in KSChain.butterfly(1024).fuse().patterns]
         [(32, 1, 32, 32), (1, 32, 32, 32)]
         """
+        return self._fused
+
+    @cached_property
+    def _fused(self) -> "KSChain":
         return KSChain(tuple(self.part(*s) for s in self.segments))
 
     def part(self, start: int, end: int) -> KSPattern:

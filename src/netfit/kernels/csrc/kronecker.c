@@ -48,6 +48,13 @@ static inline void transpose(vec r[LANES]) {
     SWAP(1, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30)
 }
 
+static inline float total(vec v) {
+    v += __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+    v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+    v += __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    return v[0] + v[1];
+}
+
 /* `tile` lanes of x to one line per feature, in the order a factor reads them; the factor's `size` may be larger. */
 static void load_tile(const float *x, View v, int64_t lanes, int64_t tile, const int32_t *place, int64_t size,
                       float *to) {
@@ -168,7 +175,7 @@ static void grads(const float *x, const float *g, const Factor *p, int64_t tile,
                     vec sum = {0};
                     for (int64_t t = 0; t < tile; t += LANES)
                         sum += *(const vec *)(out + j * tile + t) * *(const vec *)(in + k * tile + t);
-                    for (int i = 0; i < LANES; i++) grad[j * p->c + k] += sum[i];
+                    grad[j * p->c + k] += total(sum);
                 }
             continue;
         }
