@@ -245,20 +245,22 @@ def _hooks(plan: QuantPlan, bf16: Iterable[str], bits: Mapping[str, int]) -> dic
 
 
 def calibrate(model: nn.Module, batches: Iterable[torch.Tensor | tuple[torch.Tensor, ...]]) -> None:
-    """Set the activation scales of a quantized model from real inputs; it rounds from then on.
+    """Set the activation scales that hooks hold from real inputs; they round from then on.
 
     The BatchNorm statistics of a network with 1-bit layers are measured anew as well: with those of the unrounded
     network it computes nothing of use.
 
     Args:
-        model: result of `apply` with `Quantize`.
+        model: result of `apply` with `Quantize`, or another technique whose hooks hold quantizers.
         batches: inputs; a tuple holds several arguments of one call.
 
     Raises:
         ConfigError: the model has something to calibrate but there was no batch.
     """
-    state = Quantization.of(model)
-    observers = state.observers() if state else []
+    state, hooks = Quantization.of(model), hooks_of(model)
+    found = hooks.modules() if hooks else ()
+    # Quantizers of any technique, not of this one alone: the converters of analog arrays are calibrated here too.
+    observers = [m for m in found if isinstance(m, FakeQuantize) and not m.recompute]
     given = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
     if observers and not given:
         raise ConfigError("no calibration data: calibrate needs at least one batch of real inputs")
