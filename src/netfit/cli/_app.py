@@ -122,6 +122,16 @@ _command(_analog, "harden", "_analog:harden", """Train a network for noisy hardw
     mistaken for that of weaker noise. Leaves the network, the curves and a report in the run directory.
     """)  # fmt: skip
 _command(_analog, "env", "_analog:env", "Judge a trained network while the noise of its hardware fluctuates.")
+_command(_analog, "order", "_analog_hardware:order", """Score a network on an array whose sums saturate.
+
+    Compares the order in which rows stand with random ones and with the balanced order, which keeps partial sums small;
+    orders.json holds the latter. A factory or a built-in name is trained first, a saved network is taken as it is.
+    """)  # fmt: skip
+_command(_analog, "program", "_analog_hardware:program", """Program a network onto chips of resistive memory.
+
+    Scores it as the chips age, with and without drift compensated. A factory or a built-in name is trained first, a
+    saved network is taken as it is. An interrupted training goes on with the same command and --run.
+    """)  # fmt: skip
 app.command(_analog)
 _command(_structure, "bench", "_structure:bench", """Measure structured layers of many sizes against nn.Linear.
 

@@ -10,6 +10,7 @@ from netfit import io
 from netfit.errors import ArtifactError
 
 from ._analog import analog_report
+from ._analog_hardware import analog_hardware_report
 from ._compress import compress_report
 from ._generic import generic_report
 from ._memory import memory_report
@@ -24,6 +25,7 @@ __all__ = ["from_run"]
 # A job with a report of its own is one line here; every other kind gets its result as tables.
 _KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {
     "analog": analog_report,
+    "analog-hardware": analog_hardware_report,
     "compress": compress_report,
     "memory": memory_report,
     "pipeline": pipeline_report,

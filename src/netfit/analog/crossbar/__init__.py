@@ -3,9 +3,11 @@
 from ._crossbar import Crossbar
 from ._devices import PCM, Device, GenericDevice, MiloReRAM, WanReRAM, device, device_names
 from ._programmed import Programmed, program
+from ._study import ChipStudy, over_time
 
 __all__ = [
     "PCM",
+    "ChipStudy",
     "Crossbar",
     "Device",
     "GenericDevice",
@@ -14,5 +16,6 @@ __all__ = [
     "WanReRAM",
     "device",
     "device_names",
+    "over_time",
     "program",
 ]

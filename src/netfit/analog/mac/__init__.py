@@ -2,5 +2,14 @@
 
 from ._mac import SaturatingMAC, brainscales2
 from ._order import balanced_order, mac_layers, order_rows
+from ._study import OrderStudy, compare_orders
 
-__all__ = ["SaturatingMAC", "balanced_order", "brainscales2", "mac_layers", "order_rows"]
+__all__ = [
+    "OrderStudy",
+    "SaturatingMAC",
+    "balanced_order",
+    "brainscales2",
+    "compare_orders",
+    "mac_layers",
+    "order_rows",
+]

@@ -40,6 +40,7 @@ class SaturatingMAC(Technique):
         lo: smallest sum.
         hi: largest sum.
         gain: units of the sum for the product of two codes.
+        overdrive: times the calibrated gain; above 1 more sums saturate, below 1 fewer.
         noise_std: of the sum before it is converted, in its units, drawn anew at each call from torch's generator.
         input_bits: unsigned.
         weight_bits: signed.
@@ -68,6 +69,7 @@ class SaturatingMAC(Technique):
     lo: float = -128.0
     hi: float = 127.0
     gain: float | None = None
+    overdrive: float = 1.0
     noise_std: float = 2.0
     input_bits: int = 5
     weight_bits: int = 7
@@ -98,6 +100,8 @@ class SaturatingMAC(Technique):
             value = getattr(self, field)
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"{field}={value} of a saturating_mac: give a positive number, or none to calibrate")
+        if not 0 < self.overdrive < math.inf or (self.gain is not None and self.overdrive != 1):
+            raise ConfigError(f"overdrive={self.overdrive} of a saturating_mac: positive, and 1 beside a given gain")
         for field in ("noise_std", "column_gain_std"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise ConfigError(f"{field}={getattr(self, field)} of a saturating_mac: a spread is 0 or more")
@@ -188,7 +192,8 @@ class MACHook(CallHook):
         if mac.gain is not None:
             return w, self.input.step.to(w.device) * scale / mac.gain
         assert self.result is not None
-        return w, self.result.reach.to(w.device) / min(mac.hi or -mac.lo, -mac.lo or mac.hi)
+        largest = min(mac.hi or -mac.lo, -mac.lo or mac.hi) * mac.overdrive
+        return w, self.result.reach.to(w.device) / largest
 
     def _group(self, x: Tensor, w: Tensor, group: int) -> Tensor:
         w = w * self.column_gain[torch.arange(w.shape[1], device=w.device) % self.mac.cols]
