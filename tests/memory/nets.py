@@ -43,11 +43,11 @@ class Tokens(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """An LSTM and a readout of its last output."""
+    """Four layers of LSTM and a readout of the last output."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.lstm, self.out = nn.LSTM(16, 64, batch_first=True), nn.Linear(64, 3)
+        self.lstm, self.out = nn.LSTM(16, 64, num_layers=4, batch_first=True), nn.Linear(64, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.out(self.lstm(x)[0][:, -1])

@@ -254,7 +254,9 @@ def test_the_module_engine_alone_and_compiled(precision: str) -> None:
         whole, other = (torch.cat([g.flatten() for g in d.values()]) for d in (plain[1], grads))
         assert (whole - other).norm() <= (0.02 if precision == "fp32" else 0.2) * whole.norm()
         assert state["bn.num_batches_tracked"] == 2
-        assert torch.allclose(state["bn.running_var"], plain[2]["bn.running_var"], rtol=1e-4 if precision == "fp32" else 0.1)
+        assert torch.allclose(
+            state["bn.running_var"], plain[2]["bn.running_var"], rtol=1e-4 if precision == "fp32" else 0.1
+        )
 
 
 def test_layer_norm_by_the_module_engine() -> None:

@@ -1,6 +1,5 @@
 """`measure`: peak memory and time of a training step."""
 
-import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -28,7 +27,7 @@ class MemoryReport:
         process_peak: the same from the resident set of a process of its own; None when it was not isolated.
         held: bytes of parameters, buffers, optimizer and batch; empty for a plain function.
         saved: bytes at the end of the forward pass, most of which the backward pass reads; None for a plain function.
-        seconds: median CPU time of a step with one thread.
+        seconds: least CPU time of a step with one thread.
         timeline: (part of the step, bytes above those held).
     """
 
@@ -136,7 +135,7 @@ def _look(work: Callable[[], object], repeats: int, device: str, isolated: bool)
         "process_peak": process_peak,
         "held": held,
         "saved": timeline.mark(BACKWARD),
-        "seconds": statistics.median(seconds) if seconds else 0.0,
+        "seconds": min(seconds, default=0.0),  # others on the machine only add to it
         "timeline": timeline.thinned(),
     }
 
