@@ -43,6 +43,7 @@ class Hooks(nn.Module):
         super().__init__()
         self.at = nn.ModuleDict()
         self._mode: CallSites | None = None
+        self._found: dict[tuple[str, int], list[CallHook]] = {}  # every operation of every pass asks
 
     def forward(self, x: Any) -> Any:
         """Hand the input on: a sequential container runs every child it has."""
@@ -54,11 +55,16 @@ class Hooks(nn.Module):
         if name not in self.at:
             self.at[name] = nn.ModuleList()
         cast(nn.ModuleList, self.at[name]).append(hook)
+        self._found.clear()
 
     def find(self, name: str, call: int) -> list[CallHook]:
         """Hooks that act on one operation."""
-        keys = (_encode((name, None)), _encode((name, call)))
-        return [cast(CallHook, h) for k in keys if k in self.at for h in cast(nn.ModuleList, self.at[k])]
+        found = self._found.get((name, call))
+        if found is None:
+            keys = (_encode((name, None)), _encode((name, call)))
+            found = [cast(CallHook, h) for k in keys if k in self.at for h in cast(nn.ModuleList, self.at[k])]
+            self._found[name, call] = found
+        return found
 
     def _handle(self, site: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hooks = self.find(site.name, site.call)
