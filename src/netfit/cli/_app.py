@@ -29,6 +29,7 @@ app = App(
 )
 _data = App(name="data", help="Data sets: which there are, and fetch one.", help_format="plaintext")
 _memory = App(name="memory", help="Training in less memory: who keeps it, and plans that fit.", help_format="plaintext")
+_bayes = App(name="bayes", help="Classifiers that know when they are wrong.", help_format="plaintext")
 _pipeline = App(
     name="pipeline", help="Pipeline-parallel training: which schedule, on which links.", help_format="plaintext"
 )
@@ -133,6 +134,12 @@ _command(_analog, "program", "_analog_hardware:program", """Program a network on
     saved network is taken as it is. An interrupted training goes on with the same command and --run.
     """)  # fmt: skip
 app.command(_analog)
+_command(_bayes, "tan", "_bayes_tan:tan", """Learn a classifier of a table that only adds small integers, and write it as C.
+
+    --front sweeps sizes and widths, trains quantized networks on the same table, and draws the Pareto front of bytes
+    and error.
+    """)  # fmt: skip
+app.command(_bayes)
 _command(_structure, "bench", "_structure:bench", """Measure structured layers of many sizes against nn.Linear.
 
     Shows from which size on a butterfly, Monarch, pixelated butterfly and low-rank layer is faster on this machine.

@@ -1,6 +1,7 @@
 """Data sets by name, as numpy arrays in the layout that a network sees; torch only when tensors are asked for."""
 
 from ._audio import Recordings, recordings
+from ._csv import Table, read_csv
 from ._dataset import Dataset, check_disjoint
 from ._gpu import GpuLaunches, TuningSpace, gpu_launches, tuning_space
 from ._load import load, names
@@ -9,11 +10,13 @@ __all__ = [
     "Dataset",
     "GpuLaunches",
     "Recordings",
+    "Table",
     "TuningSpace",
     "check_disjoint",
     "gpu_launches",
     "load",
     "names",
+    "read_csv",
     "recordings",
     "tuning_space",
 ]

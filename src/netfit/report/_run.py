@@ -13,12 +13,14 @@ from ._analog import analog_report
 from ._analog_hardware import analog_hardware_report
 from ._compress import compress_report
 from ._generic import generic_report
+from ._gpu import gpu_report
 from ._memory import memory_report
 from ._model import Report
 from ._pipeline import pipeline_report
 from ._roofline import roofline_report
 from ._structure import bench_report, structure_report
 from ._systolic import systolic_report
+from ._tan import tan_report
 
 __all__ = ["from_run"]
 
@@ -27,12 +29,14 @@ _KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {
     "analog": analog_report,
     "analog-hardware": analog_hardware_report,
     "compress": compress_report,
+    "gpu": gpu_report,
     "memory": memory_report,
     "pipeline": pipeline_report,
+    "roofline": roofline_report,
     "structure": structure_report,
     "structure-bench": bench_report,
-    "roofline": roofline_report,
     "systolic": systolic_report,
+    "tan": tan_report,
 }
 
 

@@ -14,7 +14,7 @@ from netfit.surgery import Policy, Quantize, apply, calibrate
 from netfit.train import evaluate, fit
 from netfit.workload import trace
 
-__all__ = ["Point", "bayesian_points", "mlp_points"]
+__all__ = ["Point", "Split", "bayesian_points", "measured", "mlp_points"]
 
 _CALIBRATION = 512  # samples that set the ranges of a network's activations
 
@@ -70,18 +70,23 @@ def bayesian_points(
                 structure="learned", loss="hybrid", size_penalty=penalty, bits=width, epochs=epochs,
                 handle_unknown="uniform", random_state=seed, **settings,
             ).fit(data.x, data.y)  # fmt: skip
-            total = 32 if width is None else sum(width)
-            classes, features = len(model.classes_), len(model.parents_)
-            stored = model.n_parameters_ + classes
-            name = f"size penalty {penalty:g}, " + ("fp32" if width is None else f"{total} bit")
-            error = 1 - float(model.score(data.x_test, data.y_test))
-            yield Point("TAN", name, error, -(-stored * total // 8), features * classes, stored), model
+            name = f"size penalty {penalty:g}, " + ("fp32" if width is None else f"{sum(width)} bit")
+            yield measured(model, data, name), model
+
+
+def measured(model: TANClassifier, data: Split, name: str) -> Point:
+    """What a fitted classifier costs and how often it is wrong; one number of its tables takes its bits and no more."""
+    width = 32 if model.bits is None else sum(model.bits)
+    classes = len(model.classes_)
+    stored = model.n_parameters_ + classes
+    error = 1 - float(model.score(data.x_test, data.y_test))
+    return Point("TAN", name, error, -(-stored * width // 8), len(model.parents_) * classes, stored)
 
 
 def mlp_points(
     data: Split, *, hidden: Sequence[int], precisions: Sequence[str], epochs: int, seed: int, lr: float = 0.05
 ) -> Iterator[Point]:
-    """Networks of one hidden layer with quantization-aware training, on standardised features.
+    """Networks of one hidden layer, trained as quantized, on standardised features; a missing value is the mean.
 
     Args:
         data: the table.
@@ -91,9 +96,10 @@ def mlp_points(
         seed: of weights and order.
         lr: peak learning rate.
     """
-    mean, std = data.x.mean(axis=0), data.x.std(axis=0)
+    mean, std = np.nanmean(data.x, axis=0), np.nanstd(data.x, axis=0)
     std[std == 0] = 1
-    x, x_test = (torch.from_numpy(((part - mean) / std).astype(np.float32)) for part in (data.x, data.x_test))
+    scaled = [np.nan_to_num((part - mean) / std).astype(np.float32) for part in (data.x, data.x_test)]
+    x, x_test = map(torch.from_numpy, scaled)
     y, y_test = torch.from_numpy(data.y), torch.from_numpy(data.y_test)
     classes = int(data.y.max()) + 1
     for width in hidden:
