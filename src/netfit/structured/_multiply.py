@@ -56,7 +56,7 @@ def ks_multiply(
     if layout == "batch_first":
         y = _multiply(x.reshape(-1, features), factors, bias, out)
         return y.reshape(*x.shape[:-1], out)
-    return _multiply(x if x.ndim == 3 else x[None], factors, bias, out).reshape(*x.shape[:-2], out, x.shape[-1])
+    return _multiply(x, factors, bias, out) if x.ndim == 3 else _multiply(x.unsqueeze(0), factors, bias, out).squeeze(0)
 
 
 def fused(factors: Sequence[Tensor], chain: KSChain) -> list[Tensor]:

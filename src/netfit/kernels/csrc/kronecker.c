@@ -69,7 +69,9 @@ static void load_tile(const float *x, View v, int64_t lanes, int64_t tile, const
             }
     for (; f < v.features; f++) {
         float *line = to + place[f] * tile;
-        if (v.sample == 1)
+        if (v.sample == 1 && lanes == tile)
+            for (int64_t s = 0; s < tile; s += LANES) *(vec *)(line + s) = *(const vec *)(x + f * v.feature + s);
+        else if (v.sample == 1)
             memcpy(line, x + f * v.feature, (size_t)lanes * sizeof(float));
         else
             for (int64_t s = 0; s < lanes; s++) line[s] = x[f * v.feature + s * v.sample];
@@ -89,9 +91,13 @@ static void store_tile(const float *from, View v, int64_t lanes, int64_t tile, c
                 const vec add = bias ? *(const vec *)(bias + f) : (vec){0};
                 for (int i = 0; i < LANES && s + i < lanes; i++) *(vec *)(y + (s + i) * v.sample + f) = r[i] + add;
             }
-    for (; f < v.features; f++)
-        for (int64_t s = 0; s < lanes; s++)
-            y[f * v.feature + s * v.sample] = from[f * tile + s] + (bias ? bias[f] : 0.0f);
+    for (; f < v.features; f++) {
+        const float *line = from + f * tile, add = bias ? bias[f] : 0.0f;
+        if (v.sample == 1 && lanes == tile)
+            for (int64_t s = 0; s < tile; s += LANES) *(vec *)(y + f * v.feature + s) = *(const vec *)(line + s) + add;
+        else
+            for (int64_t s = 0; s < lanes; s++) y[f * v.feature + s * v.sample] = line[s] + add;
+    }
 }
 
 /* `rows` outputs of a block; `count` vectors hold a tile. `ahead` is fetched meanwhile: weights are read once a tile. */
