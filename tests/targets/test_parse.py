@@ -39,7 +39,7 @@ def test_host_names_its_runtime() -> None:
         assert target.runtime == runtime
 
 
-@pytest.mark.parametrize("text", ["vta", "roofline"])
+@pytest.mark.parametrize("text", ["vta"])
 def test_planned_targets_are_not_installed_yet(text: str) -> None:
     with pytest.raises(TargetUnavailable, match="not installed yet in this version") as e:
         parse(text)

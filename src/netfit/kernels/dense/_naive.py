@@ -54,10 +54,10 @@ def naive(shape: ConvShape, x: Tensor, weight: Tensor) -> Callable[[], Tensor]:
         dtype=torch.float32 if x.dtype == torch.float32 else torch.int32,
     )
     numbers = [ctypes.c_int64(n) for n in (*(sizes[name] for name in _ORDER), shape.out_h, shape.out_w)]
-    places = [ctypes.c_void_p(t.data_ptr()) for t in (x, weight, out)]
+    tensors = x, weight, out  # kept alive as long as the call is
 
     def call() -> Tensor:
-        function(*numbers, *places)
+        function(*numbers, *(ctypes.c_void_p(t.data_ptr()) for t in tensors))
         return out
 
     return call

@@ -53,11 +53,13 @@ class Operand:
         """Different elements that a tile of the axes touches."""
         return prod(_extent(dim, tile) for dim in self.dims)
 
-    def line_bytes(self, tile: Mapping[str, float]) -> float:
-        """Bytes of the cache lines that hold them."""
-        size = self.elements(tile) * self.itemsize
-        inner = _extent(self.dims[-1], tile) * self.itemsize
-        return size if inner >= LINE or not self.dims[-1] else size / inner * LINE
+    def line_bytes(self, tile: Mapping[str, float], extents: Mapping[str, float]) -> float:
+        """Bytes of the cache lines that hold them, in a tensor of these extents, last index side by side."""
+        size = stride = float(self.itemsize)
+        for dim in reversed(self.dims):
+            size = _extent(dim, tile) * max(size, min(LINE, stride) if stride > self.itemsize else 0.0)
+            stride *= _extent(dim, extents)
+        return size
 
 
 def _extent(dim: Dim, tile: Mapping[str, float]) -> float:
@@ -112,7 +114,7 @@ class Nest:
     def _bytes(self, depth: int) -> float:
         """What one turn of the first ``depth`` loops touches, in whole lines."""
         tile = self._tile(depth)
-        return sum(o.line_bytes(tile) for o in self.operands)
+        return sum(o.line_bytes(tile, self.extents) for o in self.operands)
 
     def _tile(self, depth: int) -> dict[str, float]:
         """Extent of every axis inside the first ``depth`` loops."""
@@ -120,15 +122,15 @@ class Nest:
 
     def _fetched(self, operand: Operand, depth: int) -> float:
         tile = self._tile(depth)
-        outside = list(self.loops[:depth])
-        while outside and outside[-1].axis not in operand.axes:
-            outside.pop()
-        turns, size = 1.0, {**self.extents}
-        for loop in outside:
-            turns *= size[loop.axis] / loop.step
+        turning, size = [], {**self.extents}
+        for loop in self.loops[:depth]:
+            if size[loop.axis] > loop.step:  # one turn moves nothing
+                turning.append((loop.axis, size[loop.axis] / loop.step))
             size[loop.axis] = loop.step
-        last = {axis for axis, _ in operand.dims[-1]} if operand.dims else set()
-        along_line = bool(outside) and outside[-1].axis in last  # the next turn finds the rest of the line
-        if along_line or not outside:
+        while turning and turning[-1][0] not in operand.axes:
+            turning.pop()
+        turns = prod(count for _, count in turning)
+        along_line = not turning or turning[-1][0] in {axis for axis, _ in operand.dims[-1]}
+        if along_line:  # the next turn finds the rest of the line
             return turns * operand.elements(tile) * operand.itemsize
-        return turns * operand.line_bytes(tile)
+        return turns * operand.line_bytes(tile, self.extents)
