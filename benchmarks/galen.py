@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from benchmarks._common import RESULTS, record
@@ -64,6 +65,7 @@ NETS = {
 def main(words: Sequence[str] = ()) -> None:
     """Do or finish every job, then the table, the plot and the file."""
     options = _options(words)
+    torch.set_num_threads(1)
     rows = [
         _row(options, method, goal, seed)
         for seed in options.seeds

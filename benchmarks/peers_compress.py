@@ -6,9 +6,9 @@
     .venv-peers/bin/python -m benchmarks.peers_compress --peer fastnas --job runs/galen-quick/seed0/joint-0.1
 
 Torch-Pruning prunes all layers by one global ranking, rounded to multiples of 16 channels; each trial is another ratio.
-FastNAS (NVIDIA ModelOpt) searches for a share of the multiply-accumulates, which it takes for the cost; each round is
-another share, with an equal part of the trials. Both pick what netfit picks: the best score within the latency. Their
-points are added to the job's report. Interrupted, it goes on with the same command.
+FastNAS (NVIDIA ModelOpt) scores every layer at every width and cuts to a share of the multiply-accumulates, which it
+takes for the cost; several shares are tried, and one it cannot reach is left out. Both pick what netfit picks: the best
+score within the latency. Their points are added to the job's report. Interrupted, it goes on with the same command.
 """
 
 import argparse
@@ -51,6 +51,7 @@ def main(words: Sequence[str] = ()) -> None:
     parser.add_argument("--job", type=Path, default=Path("runs/galen-quick/seed0/joint-0.1"))
     parser.add_argument("--peer", choices=sorted(PEERS), default="torch-pruning")
     options = parser.parse_args(words)
+    torch.set_num_threads(1)
     begun, ours = read_json(options.job / "run.json"), read_json(options.job / "result.json")
     given = begun["arguments"]
     names = {f.name for f in fields(Settings)}
@@ -94,10 +95,17 @@ def _done(job: Job, options: argparse.Namespace, run: Run) -> dict[str, Any]:
     networks = PEERS[options.peer](base, job, evaluator, run)
     for name, make in networks:
 
-        def judge(name: str = name, make: Callable[[], nn.Module] = make) -> dict[str, Any]:
-            return _judged(make(), run.path / "networks" / name, job, evaluator, gauge)
+        def judge(name: str = name, make: Callable[[], nn.Module] = make) -> dict[str, Any] | None:
+            try:
+                net = make()
+            except Exception as e:  # another tool may raise anything
+                print(f"{name}: {type(e).__name__}: {str(e)[:200]}", file=sys.stderr, flush=True)
+                return None
+            return _judged(net, run.path / "networks" / name, job, evaluator, gauge)
 
         found = memo.call([options.peer, name], judge)
+        if found is None:
+            continue
         print(f"{name}: ratio {found['cost']['ratio']:.3f}, score {found['score']:.3f}", file=sys.stderr, flush=True)
         if found["cost"]["ratio"] <= job.goal * gauge.margin and (best is None or found["score"] > best[1]["score"]):
             best = name, found
@@ -171,28 +179,30 @@ def torch_pruning(base: nn.Module, job: Job, evaluator: Evaluator, run: Run) -> 
 
 
 def fastnas(base: nn.Module, job: Job, evaluator: Evaluator, run: Run) -> Networks:
-    """One network a share of the multiply-accumulates: what FastNAS finds with its part of the trials."""
+    """One network a share of the multiply-accumulates: what FastNAS makes of scores of single layers.
+
+    It scores every layer at every width once, refreshing BatchNorm itself, and keeps that for all shares.
+    """
     import modelopt.torch.prune as mtp
     from modelopt.torch.prune.fastnas import FastNASConfig
 
-    x = job.calibration()
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=CALIBRATION_BATCH)
+    config = FastNASConfig().model_dump()
+    for rules in config.values():
+        for rule in (rules or {}).values():
+            for divisor in ("channel_divisor", "feature_divisor"):
+                if divisor in (rule or {}):
+                    rule[divisor] = ROUND_TO  # 32 would leave nothing of a small network to prune
+    data = torch.utils.data.TensorDataset(job.calibration())
+    loader = torch.utils.data.DataLoader(data, batch_size=CALIBRATION_BATCH)
 
     def found(share: float) -> nn.Module:
-        config = FastNASConfig()
-        for rule in ("nn.Conv2d", "nn.BatchNorm2d", "nn.Linear"):
-            entry = getattr(config, rule.replace(".", "_"), None)
-            if entry and "*" in entry and "channel_divisor" in entry["*"]:
-                entry["*"]["channel_divisor"] = ROUND_TO
-        settings = {
+        search = {
             "data_loader": loader, "collect_func": lambda batch: batch[0], "score_func": evaluator.score,
-            "population_size": max(4, job.settings.trials // len(SHARES) // 2),
-            "num_iters": max(8, job.settings.trials // len(SHARES)),
-            "checkpoint": str(run.path / f"fastnas-{share}.pth"),
+            "checkpoint": str(run.path / "fastnas.pth"),
         }  # fmt: skip
         net, _ = mtp.prune(
-            copy.deepcopy(base), mode=[("fastnas", config.model_dump())], constraints={"flops": f"{100 * share:g}%"},
-            dummy_input=job.example[0], config=settings,
+            copy.deepcopy(base), mode=[("fastnas", config)], constraints={"flops": f"{100 * share:g}%"},
+            dummy_input=job.example[0], config=search,
         )  # fmt: skip
         return _plain(base, net)
 

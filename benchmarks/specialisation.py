@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from benchmarks._common import record
 from benchmarks.galen import NETS
 from netfit.compress import Settings, compress
@@ -30,6 +32,7 @@ def main(words: Sequence[str] = ()) -> None:
     parser.add_argument("--train-epochs", type=int, default=3)
     parser.add_argument("--run", type=Path, default=Path("runs/specialisation"))
     options = parser.parse_args(words)
+    torch.set_num_threads(1)
     settings = Settings(
         trials=options.trials, methods=("prune",), epochs=1, finalists=1, also=TARGETS[1:],
         train_epochs=options.train_epochs,

@@ -46,7 +46,7 @@ def user_net(tmp_path):
 def job(spec, path, goal, **settings):
     stages = []
     with Run.open(path, "compress", {"goal": goal}, 0) as run:
-        chosen = Settings(**({"trials": 12, "epochs": 1, "finalists": 2} | settings))
+        chosen = Settings(**({"trials": 12, "epochs": 1, "finalists": 2, "train_epochs": 3} | settings))
         result = compress(spec, "digits", BitOps(), goal, run, chosen, lambda stage, facts: stages.append(stage))
     return result, stages
 

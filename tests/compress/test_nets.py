@@ -14,6 +14,7 @@ from .zoo import ZOO
 from .zoo import build as zoo
 
 # ResNet, VGG, MobileNetV2, DenseNet, ShuffleNet, U-Net, ViT, 1-D keyword, a module used three times, LSTM
+FAST = ("shuffle", "unet", "recurrent")  # what the tests of single rooms do not cover
 NETS = ("residual", "vgg", "mobilenet", "dense", "shuffle", "unet", "encoder", "keyword", "shared", "recurrent")
 SAMPLES = 2000
 
@@ -32,7 +33,7 @@ def samples(name, n=SAMPLES):
     return torch.randn(n, *ZOO[name][1][1:], generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in NETS])
 def test_a_pruned_network_runs_as_a_file(name, tmp_path):
     pytest.importorskip("openvino")
     small, x = pruned(name)
