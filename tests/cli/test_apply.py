@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from netfit import models, surgery
+from netfit.deploy import _sessions as deploy
 from netfit.errors import MissingExtraError
 
 POLICY = '[policy.inner]\nprune = {sparsity = 0.5}\n[policy."*"]\nquantize = {}\n'
@@ -41,6 +42,21 @@ def test_the_users_own_network(netfit, net, policy, tmp_path, onnx):
     loaded = surgery.load(place, model=original)
     assert loaded.model(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
     assert all(q.scale.numel() for q in surgery.Quantization.of(loaded.model).activations.values())
+
+
+def test_1_bit_layers_from_a_policy_file(netfit, policy, tmp_path, onnx):
+    place = tmp_path / "bits"
+    file = policy('[policy.conv1]\nquantize = {}\n[policy."conv[23]"]\nquantize = {weight_bits = 1, act_bits = 1}\n')
+    done = netfit("apply", "digits-cnn", file, "--data", "digits", "--out", place, "--json")
+    assert done.status == 0 and done.json["not_exported"] is None
+    assert done.json["after"]["bytes"] < done.json["before"]["bytes"] / 16
+    marks = deploy.precision_marks(onnx.load(place / "model.onnx"))
+    assert marks == {"conv1": "int8", "conv2": "w1a1", "conv3": "w1a1", "fc": "fp32"}
+    assert surgery.Quantization.of(surgery.load(place).model).asked() == {
+        "conv1": "int8", "conv2": "w1a1", "conv3": "w1a1"
+    }  # fmt: skip
+    cost = netfit("cost", place, "--target", "host:onnxruntime", "--in-shape", "1,8,8")
+    assert cost.status == 2 and "ONNX Runtime has no kernel for conv2 at w1a1" in cost.error
 
 
 def test_the_same_seed_gives_the_same_file(netfit, policy, tmp_path):

@@ -10,8 +10,10 @@ from torch import nn
 
 from netfit.deploy import open_session
 from netfit.errors import ConfigError, TargetError, TargetUnavailable
+from netfit.kernels import toolchain
 from netfit.targets import HostCPU, _host, fastest_runtime, measure
-from netfit.targets._measure import Timing
+from netfit.targets._bits import bits_that_pay
+from netfit.targets._measure import Measurement, Timing
 from netfit.targets._profile import spread
 from netfit.workload import trace
 
@@ -180,3 +182,38 @@ def test_a_policy_is_measured_as_it_runs(tiny: nn.Module, tmp_path: Path) -> Non
     assert {"conv", "again"} <= set(table.names)
     with pytest.raises(ConfigError, match="only simulates"):
         HostCPU("torch", cache=tmp_path).cost(tiny, X, policy=policy)
+
+
+def test_1_bit_precisions_are_offered_where_they_were_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def paying(op, timed, threads):
+        made.append(op.name)
+        return (("w1a2", "w1a1") if op.inputs[0].shape[2] == 4 else ()), False
+
+    monkeypatch.setattr(_host, "bits_that_pay", paying)
+    layers = [nn.Conv2d(128, 128, 3, stride=2, padding=1), nn.Conv2d(128, 64, 3), nn.Conv2d(64, 64, 1)]
+    ops = trace(nn.Sequential(*layers), torch.zeros(2, 128, 8, 8))
+    host = HostCPU(cache=tmp_path)
+    known = host.precisions("conv2d")
+    if toolchain("c++") is not None:
+        assert [host.offered(op) for op in ops] == [known, (*known, "w1a2", "w1a1"), known]
+        assert made == ["0", "1"]  # 64 channels are too few to try
+        assert HostCPU(cache=tmp_path).offered(ops[1])[-1] == "w1a1" and len(made) == 2  # kept
+    assert HostCPU("onnxruntime", cache=tmp_path).offered(ops[1]) == ("fp32", "int8")
+    monkeypatch.setenv("NETFIT_CXX", "none")
+    assert HostCPU(cache=tmp_path).offered(ops[1]) == known
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(toolchain("c++") is None, reason="no C++ compiler here")
+def test_what_pays_is_measured_between_int8_layers() -> None:
+    (op,) = trace(nn.Conv2d(128, 128, 3, padding=1), torch.zeros(1, 128, 4, 4))
+    for factor, paying in ((0.5, ("w1a2", "w1a1")), (1.0, ())):
+
+        def timed(sessions, factor=factor):
+            assert [e.precision for s in sessions.values() for e in s.layers() if e.name == "2"] == list(sessions)
+            time = Timing(1.0, 1.0, 1.0, factor, factor, factor, 50, noisy=False)
+            return Measurement("int8", 1, 8, 0, dict.fromkeys(sessions, time))
+
+        assert bits_that_pay(op, timed, 1) == (paying, False)
