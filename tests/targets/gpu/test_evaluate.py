@@ -40,7 +40,7 @@ def leaky():
     """Every kernel has a time of its own that its features do not tell: only a random split can know it."""
     rng, rows = np.random.default_rng(0), []
     for kernel in range(12):
-        own, size = float(10 ** rng.uniform(-5, -2)), 2 ** (5 + kernel % 6)
+        own, size = float(10 ** rng.uniform(-5, -2)), 32 + 16 * kernel
         for i in range(6):
             launch = Launch(
                 "t4", f"app{kernel % 4}", f"k{kernel}", "gemm", m=size + i, n=size, k=size, time_s=own * (1 + i / 50)

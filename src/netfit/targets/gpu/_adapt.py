@@ -10,8 +10,9 @@ __all__ = ["Correction", "correct"]
 
 FloatArray = NDArray[np.float64]
 
-ALPHAS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+ALPHAS = (1.0, 3.0, 10.0, 30.0)
 FEWEST = 3  # probes
+CHANCE = 1.5  # standard errors by which a correction must be better than a simpler one
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def correct(basis: FloatArray, residual: FloatArray, usual: float | None) -> Cor
     chosen = "zero-shot"
     for kind in ("offset", "ridge"):  # the simpler one first: the next must beat it by more than chance
         gain = errors[chosen] - errors[kind]
-        if gain.mean() > gain.std(ddof=1) / np.sqrt(n):
+        usual_gain = np.clip(gain, *np.quantile(gain, (0.1, 0.9)))  # one odd probe must not decide
+        if gain.mean() > 0 and usual_gain.mean() > CHANCE * usual_gain.std(ddof=1) / np.sqrt(n):
             chosen = kind
     widest = float(np.quantile(errors[chosen], 0.9)) if n >= 10 else float(errors[chosen].max())
     return Correction(

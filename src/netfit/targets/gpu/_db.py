@@ -8,6 +8,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from netfit.errors import ArtifactError, ConfigError, did_you_mean
 
 from . import _aiconfigurator, _csv, _cuda_flux, _kernel_tuner, _torch_profiler
@@ -250,7 +252,13 @@ def _row(number: int, launch: Launch) -> tuple[Any, ...]:
         if getattr(launch, name) < 1:
             raise ConfigError(f"launch {number} ({launch.kernel}): {name} = {getattr(launch, name)}; allowed from 1")
     values = (getattr(launch, name) for name in _COLUMNS)
-    return tuple(json.dumps(v) if isinstance(v, dict | tuple) else v for v in values)
+    return tuple(_cell(value) for value in values)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict | tuple):
+        return json.dumps(value, default=float)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _launch(row: Sequence[Any]) -> Launch:

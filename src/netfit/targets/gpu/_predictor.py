@@ -85,7 +85,7 @@ class KernelPredictor:
         features: str = "op",
         base: str = "roofline",
         n_estimators: int = 256,
-        max_features: float | None = 0.5,
+        max_features: float | None = None,
         min_samples_leaf: int = 2,
         random_state: int = 0,
     ) -> None:
