@@ -108,6 +108,9 @@ class Job:
         return whole.hold_out(min(HELD_OUT, len(whole) // 5), derive(self.run.seed, "held-out") % 2**31)
 
     def work(self) -> dict[str, Any]:
+        """Do the job; every stage is read back where it was done before."""
+        if self.run.joined and self.settings.family:
+            raise ConfigError(f"{self.run.path} is in use, and a family leaves nothing to help with: name another run")
         model, trained = self._open()
         # The structure is enough for the space, and what is wrong with it should not be found after the training.
         space = self.space(model, self.target)
