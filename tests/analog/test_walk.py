@@ -17,9 +17,8 @@ from netfit.analog.diagnostics import (
     snr_db,
     weight_before,
 )  # fmt: skip
-from netfit.analog.schedules import Constant
 from netfit.errors import ConfigError
-from netfit.surgery import Policy, Quantize, apply, calibrate, plain
+from netfit.surgery import Policy, Quantize, apply, calibrate
 
 from .nets import Residual, perceptron
 
@@ -109,7 +108,7 @@ def test_training_under_noise_pays_and_a_second_walk_measures_nothing(trainer, d
         bare, hard = found.midpoint(site), found.midpoint(site, trained=True)
         assert hard.std > 1.4 * bare.std
     heavy = max((r for r in found.rows if r.trained and r.accuracy > 0.5 and r.site == "3"), key=lambda r: r.std)
-    assert heavy.weight > found.weights["3", 0]
+    assert heavy.weight > found.weights["3", 0] and found.grown(("3", 0)) > 1
     monkeypatch.setattr("netfit.analog._trainer.fit", _stopping_after(0, []))
     monkeypatch.setattr(Bench, "_accuracies", lambda self, points: [1 / 0 for _ in points])
     # The clean network comes from its finished checkpoint; everything else is read.
@@ -210,12 +209,10 @@ def test_binarization_index():
 
 def test_extreme_multiplicative_noise_can_be_trained_for_and_binarizes(digits):
     make = Trainer(functools.partial(perceptron, bn=True), digits[0], epochs=12, lr=5e-3, batch_size=64)
-    std, site = 1e10, "4"  # the second linear layer; BatchNorm is behind it
-    noise = MultiplicativeGaussian(1.0)
-    bare = accuracies(make(seed=0), noise, digits[1], [std], at=site, seed=0)[0]
-    net = plain(make(Policy({site: noise}), seed=0, schedule=Constant(std)))
-    hard = accuracies(net, noise, digits[1], [std], at=site, seed=0)[0]
+    noise, site = MultiplicativeGaussian(1.0), ("4", 0)  # the second linear layer; BatchNorm is behind it
+    found = walk(make, noise, digits[1], seeds=1, at="4", levels=[1e10], retrain=True)
+    ((bare,), (hard,)) = (found.curve(site, 0, trained)[1] for trained in (False, True))
     assert bare < 0.5 < 0.7 < hard
-    assert binarization_gap(net, (site, 0), digits[1], std) <= 0.03
+    assert found.rows[-1].gap <= 0.05 and found.to_dict()["sites"][0]["gap"] == found.rows[-1].gap
     with pytest.raises(ConfigError, match="no site '44'"):
-        binarization_gap(net, ("44", 0), digits[1], std)
+        binarization_gap(make.fresh(seed=0), ("44", 0), digits[1], 1.0)

@@ -22,9 +22,9 @@ from ._identity import tensors_digest
 from ._injection import Injection
 from ._levels import EVERYWHERE, Bench, Point, bisect_all
 from ._midpoint import Midpoint, mean_midpoint, midpoint, multi_execution
-from ._noise import AdditiveGaussian, Gaussian
+from ._noise import AdditiveGaussian, Gaussian, MultiplicativeGaussian
 from ._trainer import Trainer
-from .diagnostics import signal_power, weight_before
+from .diagnostics import binarization_gap, signal_power, weight_before
 from .schedules import Constant
 
 __all__ = ["Study", "Workers", "evaluated", "retrained"]
@@ -130,26 +130,31 @@ def retrained(study: Study, seed: int, site: Key, clean: float, start: float) ->
     rows: list[tuple[Any, ...]] = []
     while (std := search.next() if levels is None else (levels.pop(0) if levels else None)) is not None:
 
-        def measure(std: float = std) -> tuple[float, float | None]:
+        def measure(std: float = std) -> tuple[float, float | None, float | None]:
             return _trained_there(study, trainer, seed, site, std)
 
-        accuracy, weight = measure() if memo is None else memo.call(identity | {"std": std}, measure)
+        accuracy, weight, gap = measure() if memo is None else memo.call(identity | {"std": std}, measure)
         search.tell(std, accuracy)
-        rows.append((*site, seed, True, std, accuracy, weight))
+        rows.append((*site, seed, True, std, accuracy, weight, gap))
     return {"rows": rows}
 
 
-def _trained_there(study: Study, trainer: Trainer, seed: int, site: Key, std: float) -> tuple[float, float | None]:
-    """Accuracy under the noise, and mean magnitude of the weights before the site."""
+def _trained_there(
+    study: Study, trainer: Trainer, seed: int, site: Key, std: float
+) -> tuple[float, float | None, float | None]:
+    """Accuracy under the noise, mean magnitude of the weights before the site, and what binarization there costs."""
     try:
         model = trainer(Policy({site[0]: study.noise}), seed=seed, schedule=Constant(std))
     except JobError:  # diverged: this much noise cannot be trained with
-        return study.chance, None
+        return study.chance, None, None
     injection = Injection(model)
     injection.set_std(std)
     injection.draw_from("exact", seed)
     weight = weight_before(plain(model), site, study.data[0][:2])
-    return evaluate(model, *study.data), None if weight is None else weight.abs().mean().item()
+    accuracy = evaluate(model, *study.data)
+    binary = isinstance(study.noise, MultiplicativeGaussian)
+    gap = binarization_gap(model, site, study.data, std, seed) if binary else None
+    return accuracy, None if weight is None else weight.abs().mean().item(), gap
 
 
 Outcome = dict[str, Any]

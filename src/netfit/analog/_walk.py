@@ -1,6 +1,7 @@
 """Walking noise: which layer limits a network on noisy hardware, without and with training for it."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ class WalkRow(NamedTuple):
         std: amplitude of the noise.
         accuracy: with noise, 0 to 1.
         weight: mean magnitude of the weights of the layer before the site; of trained networks only.
+        gap: accuracy lost when the tensor there is binarized; of networks trained under multiplicative noise only.
     """
 
     site: str
@@ -41,6 +43,7 @@ class WalkRow(NamedTuple):
     std: float
     accuracy: float
     weight: float | None = None
+    gap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,15 @@ class Walk:
             found.append(midpoint(*self.curve(site, seed, trained), clean=clean, chance=self.chance))
         return mean_midpoint(found) if found else None
 
+    def grown(self, site: Key) -> float | None:
+        """How many times as large the weights before a site are after training at its trained midpoint."""
+        goal, clean = self.midpoint(site, trained=True), self.weights.get(site)
+        rows = [r for r in self.rows if r[:2] == site and r.weight is not None]
+        if goal is None or not clean or not rows:
+            return None
+        nearest = min(rows, key=lambda r: abs(math.log(r.std / goal.std)))
+        return (nearest.weight or 0.0) / clean
+
     def predicted(self) -> float | None:
         """Global midpoint that the midpoints of the sites predict; see `combine_midpoints`."""
         found = [m for site in self.sites if (m := self.midpoint(site)) is not None and not m.censored]
@@ -97,7 +109,9 @@ class Walk:
         sites = []
         for site in self.sites:
             entry: dict[str, Any] = {"site": site[0], "call": site[1], "power": self.power[site]}
-            entry["weight"] = self.weights.get(site)
+            entry["grown"] = self.grown(site)
+            gaps = [r.gap for r in self.rows if r[:2] == site and r.gap is not None]
+            entry["gap"] = min(gaps) if gaps else None
             for name, trained in (("midpoint", False), ("trained", True)):
                 found = self.midpoint(site, trained)
                 entry[name] = None if found is None else dataclasses.asdict(found)

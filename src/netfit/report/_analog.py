@@ -1,5 +1,6 @@
 """The page of `netfit analog walk`, `harden` and `env`: accuracy against noise, and what it means."""
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -38,6 +39,8 @@ class Site(_Part):
     power: float
     midpoint: Midpoint | None = None
     trained: Midpoint | None = None
+    grown: float | None = None
+    gap: float | None = None
 
     @property
     def label(self) -> str:
@@ -141,12 +144,22 @@ def _walk(r: Walk, model: str) -> Report:
     facts["Noise at all sites"] = "–" if r.everywhere is None else str(r.everywhere)
     facts["predicted from the sites"] = each(digits, r.predicted)
     rows = tuple(
-        (s.label, str(s.midpoint or "–"), _interval(s.midpoint), str(s.trained or "–"), _gain(s), _snr(r, s))
+        (
+            s.label,
+            str(s.midpoint or "–"),
+            _interval(s.midpoint),
+            str(s.trained or "–"),
+            _gain(s),
+            each(lambda x: f"× {digits(x)}", s.grown),
+            _snr(r, s),
+            each(percent, s.gap),
+        )
         for s in r.sites
     )
-    columns = ("site", "midpoint", "95 %", "trained under it", "gain", "signal / noise")
-    note = "Standard deviation of the noise at which accuracy is half way to chance; > means never within reach"
-    table = Table(columns, rows, "lrrrrr", note=note)
+    columns = ("site", "midpoint", "95 %", "trained under it", "gain", "weights", "signal / noise", "binarized")
+    note = "Standard deviation of the noise at which accuracy is half way to chance; > means never within reach. "
+    note += "Weights: growth before the site; binarized: least accuracy lost with two magnitudes there"
+    table = Table(columns, rows, "lrrrrrrr", note=note)
     curves = tuple(_curve(r, s) for s in r.sites)
     sections = (
         Section("Which site limits this network", blocks=(Facts(facts), table)),
@@ -166,8 +179,6 @@ def _gain(s: Site) -> str:
 
 def _snr(r: Walk, s: Site) -> str:
     """Of the noise at the midpoint, in the clean network."""
-    import math
-
     if s.midpoint is None or s.power <= 0 or r.noise == "mixed_gaussian":
         return "–"
     power = s.power if r.noise == "additive_gaussian" else 1.0
