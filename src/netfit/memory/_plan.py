@@ -173,7 +173,7 @@ class _Planner:
             if made.after.peak > limit and floor + missed > aim:
                 break
         if best is None:
-            raise self._below(limit or 0, floor)
+            raise self._below(limit or 0, floor, missed)
         return best
 
     def _solve(self, limit: float) -> Choice | None:
@@ -201,14 +201,14 @@ class _Planner:
         rows = _rows(self._found, inventory(self._step, policy=words, seed=self._seed)) if words else ()
         return MemoryPlan(words, limit, self._base, after, predicted, guess, error, rows)
 
-    def _below(self, limit: int, floor: float) -> BudgetError:
-        """Name what the least memory is made of."""
+    def _below(self, limit: int, floor: float, missed: float) -> BudgetError:
+        """Name what the least memory is made of; the last try was at the floor, so what it missed is known."""
         choice = self._solve(floor)
         worst = 0 if choice is None else int(self._problem.memory(choice).argmax())
         other = 0 if choice is None else int(self._problem.other[worst])
-        saved = round(floor) - self._held - other
-        parts = {**self._base.held, "compressed activations": max(saved, 0), "workspaces and gradients": other}
-        return BudgetError.below(limit, round(floor), parts, self._max_error)
+        saved = max(round(floor) - self._held - other, 0)
+        parts = {**self._base.held, "compressed activations": saved, "workspaces and gradients": round(other + missed)}
+        return BudgetError.below(limit, round(floor + missed), parts, self._max_error)
 
 
 def _rows(found: Inventory, packed: Inventory) -> tuple[dict[str, Any], ...]:
