@@ -14,7 +14,7 @@ from ._options import Count, Json, Seed
 from ._output import Output, answer, si, table
 
 if TYPE_CHECKING:
-    from netfit.targets.gpu import KernelPredictor, Samples
+    from netfit.targets.gpu import KernelDB, KernelPredictor, Samples
 
 __all__ = ["adapt", "evaluate", "import_", "predict", "train"]
 
@@ -55,24 +55,16 @@ def import_(
     """Add measured kernels to a database."""
     from netfit.targets.gpu import KernelDB
 
-    with_device = {"device": device} if device else {}
     db, added = KernelDB(into), 0
     if format == "aiconfigurator":
         added = db.from_aiconfigurator(
             sources, kinds=_list(kinds), framework=framework, dtypes=_list(dtypes), root=root, limit=limit, seed=seed
         )
-    for source in sources if format != "aiconfigurator" else ():
-        if format == "torch-profiler":
-            added += db.from_torch_profiler(source, app, device)
-        elif format == "kernel-tuner":
-            added += db.from_kernel_tuner(source)
-        elif format == "csv":
-            named = {"app": app} if app else {}
-            added += db.from_csv(source, _pairs("--map", map), **_pairs("--set", set) | with_device | named)
-        elif device is None:
-            raise ConfigError("cuda-flux counts instructions: --device says where the times were measured")
-        else:
-            added += db.from_cuda_flux(source, device=device, times=times, powers=powers, app=app)
+    else:
+        fixed = {name: value for name, value in (("device", device), ("app", app)) if value}
+        csv = _pairs("--map", map), _pairs("--set", set) | fixed
+        for source in sources:
+            added += _added(db, source, format, fixed, csv, (times, powers))
     rows = db.summary()
     db.close()
     columns = ("source", "device", "launches", "kernels", "apps", "with_power")
@@ -80,6 +72,26 @@ def import_(
     return answer(
         as_json, {"database": into, "added": added, "content": rows}, f"{text}\n{added} launches added to {into}"
     )
+
+
+def _added(
+    db: "KernelDB",
+    source: str,
+    format: Format,
+    fixed: Mapping[str, str],
+    csv: tuple[Mapping[str, str], Mapping[str, str]],
+    measured: tuple[Path | None, Path | None],
+) -> int:
+    """Rows of one file."""
+    if format == "torch-profiler":
+        return db.from_torch_profiler(source, **fixed)
+    if format == "kernel-tuner":
+        return db.from_kernel_tuner(source)
+    if format == "csv":
+        return db.from_csv(source, csv[0], **csv[1])
+    if "device" not in fixed:
+        raise ConfigError("cuda-flux counts instructions: --device says where the times were measured")
+    return db.from_cuda_flux(source, times=measured[0], powers=measured[1], **fixed)
 
 
 def train(
