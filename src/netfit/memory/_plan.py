@@ -165,15 +165,31 @@ class _Planner:
             made = self._measured(choice, limit, missed)
             missed = made.after.peak - self._held - self._problem.peak(choice)
             if limit is None:
-                return replace(made, predicted_peak=round(self._held + self._problem.peak(choice)))
+                best = replace(made, predicted_peak=round(self._held + self._problem.peak(choice)))
+                break
             if made.after.peak <= limit and (best is None or made.error <= best.error):
                 best = made
             if best is made and (made.after.peak >= _TIGHT * limit or not made.predicted_error):
                 break
             if made.after.peak > limit and floor + missed > aim:
                 break
+        if best is None or limit is None:
+            best = self._uniform(limit, best)
         if best is None:
             raise self._below(limit or 0, floor, missed)
+        return best
+
+    def _uniform(self, limit: int | None, best: MemoryPlan | None) -> MemoryPlan | None:
+        """At the floor what is left over is the model's own error: one word for everything may be below it."""
+        allowed = [
+            choice
+            for word in range(1, len(LADDER))
+            if self._problem.total(self._problem.error, choice := np.full(len(self._units), word)) <= self._max_error**2
+        ]
+        for choice in allowed if limit is not None else allowed[-1:]:
+            made = self._measured(choice, limit, 0.0)
+            if made.after.peak <= (limit if limit is not None else best.after.peak if best else math.inf):
+                return made
         return best
 
     def _solve(self, limit: float) -> Choice | None:
