@@ -25,6 +25,7 @@ from netfit.memory import (
     plan,
     tune_allocator,
 )
+from netfit.memory._process import in_child
 from netfit.memory._timeline import record
 from netfit.surgery import apply
 
@@ -156,6 +157,7 @@ def test_exact_ways_come_first_and_a_large_budget_changes_nothing(step: Training
     assert grad_fidelity(step, exact.policy).total == 0.0
 
 
+@pytest.mark.slow
 def test_at_equal_bytes_a_plan_is_nearer_than_pooling_and_uniform_bits(step: TrainingStep) -> None:
     for word, share in (("pool2", 1 / 20), ("q4", 1.05)):
         same = plan(step, measure(step, policy=word, repeats=0).peak, max_grad_error=1.0)
@@ -190,6 +192,7 @@ def test_a_plan_is_a_file_a_policy_and_a_table(step: TrainingStep, tight: Memory
             MemoryPlan.from_json(broken)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tokens", "lstm", "unet"])
 def test_other_networks_are_planned_too(name: str) -> None:
     made = plan(step_of(name).resized(32))
@@ -220,9 +223,7 @@ def test_fidelity_names_the_worst_layers(step: TrainingStep) -> None:
 def test_the_allocator_is_tuned_on_glibc_and_bad_sizes_are_refused() -> None:
     with pytest.raises(ConfigError, match="glibc takes"):
         tune_allocator(100)
-    tuned = "import netfit.memory as m; print(m.tune_allocator(1 << 20))"
-    done = subprocess.run([sys.executable, "-c", tuned], capture_output=True, text=True)
-    assert done.stdout.strip() == str(platform.libc_ver()[0] == "glibc")
+    assert in_child(lambda: {"done": tune_allocator(1 << 20)})["done"] == (platform.libc_ver()[0] == "glibc")
 
 
 def test_a_step_needs_a_batch_and_parameters() -> None:
