@@ -179,6 +179,22 @@ def test_without_a_compiler_the_reason_is_one_line(nets, monkeypatch):
 
 
 @needs_cxx
+@pytest.mark.parametrize(
+    ("name", "value"), [("strides", [0, 1]), ("bits", 2), ("zero_point", 2), ("kernel_shape", [4, 3])]
+)
+def test_a_file_with_wrong_attributes_is_refused(nets, name, value):
+    from onnx import helper
+
+    proto = quantize(nets("repeated").onnx, QuantSpec(bits={"conv": Grid(1.0, 0, 2)}))
+    node = next(n for n in proto.graph.node if n.name == "conv")
+    kept = [a for a in node.attribute if a.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(name, value)])
+    with pytest.raises((ConfigError, TargetError), match="OpenVINO cannot"):
+        open_session(proto).run(np.zeros((1, 4, 8, 8), np.float32))
+
+
+@needs_cxx
 def test_a_library_that_computes_wrongly_is_not_used(nets, monkeypatch):
     extension._trusted_library.cache_clear()
     monkeypatch.setattr(extension, "_run", lambda path, x, weight, grid: np.zeros((2, 5, 5, 4), np.float32))

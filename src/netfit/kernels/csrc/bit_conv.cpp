@@ -185,7 +185,6 @@ class BitConv : public ov::op::Op {
 public:
     OPENVINO_OP("BitConv", "netfit");
     BitConv() = default;
-    explicit BitConv(const ov::OutputVector &inputs) : Op(inputs) { constructor_validate_and_infer_types(); }
 
     bool visit_attributes(ov::AttributeVisitor &visitor) override {
         visitor.on_attribute("kernel_shape", kernel_);
@@ -213,10 +212,25 @@ public:
     }
 
     void validate_and_infer_types() override {
+        const auto least = [](const Sizes &values, size_t count, int64_t bound) {
+            return values.size() == count && *std::min_element(values.begin(), values.end()) >= bound;
+        };
+        /* A file is data: what it says must not become a division by zero or a read beyond a tensor. */
+        NODE_VALIDATION_CHECK(this, get_input_size() == 5 && (bits_ == 1 || bits_ == 2), "5 inputs, 1 or 2 bits");
+        NODE_VALIDATION_CHECK(this, zero_point_ >= 0 && zero_point_ < 1 << bits_, "zero_point is a code");
+        NODE_VALIDATION_CHECK(this, least(kernel_, 2, 1) && least(strides_, 2, 1) && least(dilations_, 2, 1) &&
+                                        least(pads_, 4, 0), "kernel, strides, dilations and pads of two dimensions");
         const auto &shape = get_input_partial_shape(0);
         const auto &scale = get_input_partial_shape(3);
         ov::PartialShape result = ov::PartialShape::dynamic(4);
-        if (kernel_.size() == 2 && shape.rank().is_static() && shape.size() == 4 && scale.is_static()) {
+        if (shape.rank().is_static() && scale.rank().is_static()) {
+            NODE_VALIDATION_CHECK(this, shape.size() == 4 && scale.size() == 1, "an image batch, a scale per channel");
+            if (shape[1].is_static() && scale.is_static()) {
+                const int64_t words = (shape[1].get_length() + 63) / 64, outputs = scale[0].get_length();
+                require_size(1, outputs * words * kernel_[0] * kernel_[1] * 8);
+                require_size(2, (1 << bits_) - 1);
+                require_size(4, outputs);
+            }
             result = {shape[0], scale[0], length(shape[2], 0), length(shape[3], 1)};
         }
         set_output_type(0, ov::element::f32, result);
@@ -224,6 +238,7 @@ public:
 
     bool has_evaluate() const override { return true; }
 
+    /* Sizes were checked when the shapes were: the plugin ignores what goes wrong here. */
     bool evaluate(ov::TensorVector &outputs, const ov::TensorVector &inputs) const override {
         try {
             const auto shape = inputs[0].get_shape();
@@ -233,7 +248,6 @@ public:
             const Layer layer{(int)bits_, relu_ != 0, zero_point_, (int64_t)inputs[3].get_size(),
                               reinterpret_cast<const uint64_t *>(inputs[1].data<uint8_t>()), inputs[2].data<float>(),
                               inputs[3].data<float>(), inputs[4].data<float>()};
-            if ((int64_t)inputs[1].get_byte_size() != layer.outputs * g.row() * 8) return false;
             thread_local Scratch scratch;
             find_shift(layer, g, scratch.shift);
             const int64_t in = g.channels * g.height * g.width, out = layer.outputs * g.pixels();
@@ -247,10 +261,18 @@ public:
     }
 
 private:
+    void require_size(size_t input, int64_t size) const {
+        const auto &shape = get_input_partial_shape(input);
+        const bool fits = shape.is_static() && (int64_t)ov::shape_size(shape.get_shape()) == size;
+        NODE_VALIDATION_CHECK(this, fits, "input ", input, " must have ", size, " values");
+    }
+
     ov::Dimension length(const ov::Dimension &size, int axis) const {
         if (size.is_dynamic()) return ov::Dimension::dynamic();
         const int64_t reach = dilations_[axis] * (kernel_[axis] - 1) + 1;
-        return (size.get_length() + pads_[axis] + pads_[axis + 2] - reach) / strides_[axis] + 1;
+        const int64_t room = size.get_length() + pads_[axis] + pads_[axis + 2] - reach;
+        NODE_VALIDATION_CHECK(this, room >= 0, "the kernel is larger than the padded image");
+        return room / strides_[axis] + 1;
     }
 
     Sizes kernel_, strides_, pads_, dilations_;
