@@ -45,7 +45,10 @@ def read(
         for system in systems:
             path = _newest(folder, system, kind, framework)
             for row in _rows(path, _FILES[kind][2], dtypes, limit, seed):
-                launch = _MAKE[kind](row, system)
+                try:
+                    launch = _MAKE[kind](row, system)
+                except (KeyError, TypeError, ValueError) as e:
+                    raise ArtifactError(f"{path} has a row of another form: {type(e).__name__}: {e}") from e
                 if launch.time_s and launch.time_s > 0:
                     yield launch
 

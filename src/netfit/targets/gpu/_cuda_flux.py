@@ -58,12 +58,12 @@ def _from_text(path: Path, analysis: Path, device: str, app: str) -> Iterator[La
         try:
             values = [int(word) for word in rest]
             blocks = kernels[name]
+            grid, block, (shared, microseconds, mode) = tuple(values[:3]), tuple(values[3:6]), values[6:9]
         except (ValueError, KeyError) as e:
             raise ArtifactError(f"{path}, line {number}: {type(e).__name__} {e}") from e
         counters = values[_FIRST_COUNT - 1 :]
         if len(counters) != len(blocks):
             raise ArtifactError(f"{path}, line {number}: {len(counters)} counters of {name}, not {len(blocks)}")
-        grid, block, (shared, microseconds, mode) = tuple(values[:3]), tuple(values[3:6]), values[6:9]
         counts = _counts(blocks, counters, _scale(mode, grid, block))
         yield Launch(
             device, app, name, grid=grid, block=block, shared_bytes=shared, counts=counts,
@@ -111,10 +111,9 @@ def _blocks(path: Path) -> dict[str, list[list[str]]]:
 def _from_tables(path: Path, device: str, times: str | Path | None, powers: str | Path | None) -> Iterator[Launch]:
     metrics: dict[_Key, dict[str, float]] = {}
     names: dict[_Key, str] = {}
-    for bench, app, data, number, name, metric, value in _query(
-        path, "SELECT bench, app, dataset, lseq, name, metric, value FROM fluxmetrics"
-    ):
-        key = (bench, app, data, int(number))
+    query = "SELECT bench, app, dataset, cast(lseq AS INTEGER), name, metric, cast(value AS REAL) FROM fluxmetrics"
+    for bench, app, data, number, name, metric, value in _query(path, query):
+        key = (bench, app, data, number)
         metrics.setdefault(key, {})[metric] = float(value)
         names[key] = name
     seconds = None if times is None else _means(Path(times), "kerneltime", "time", 1e-6)
@@ -132,8 +131,9 @@ def _from_tables(path: Path, device: str, times: str | Path | None, powers: str 
 
 def _means(path: Path, table: str, column: str, unit: float) -> dict[_Key, float]:
     """Mean over the repeats of each launch."""
-    query = f"SELECT bench, app, dataset, lseq, avg({column}) FROM {table} GROUP BY bench, app, dataset, lseq"
-    return {(a, b, c, int(d)): value * unit for a, b, c, d, value in _query(path, query)}
+    keys = "bench, app, dataset, cast(lseq AS INTEGER)"
+    query = f"SELECT {keys}, avg({column}) FROM {table} WHERE {column} > 0 GROUP BY {keys}"
+    return {(a, b, c, d): value * unit for a, b, c, d, value in _query(path, query)}
 
 
 def _query(path: Path, query: str) -> list[tuple[Any, ...]]:

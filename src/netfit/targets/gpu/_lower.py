@@ -63,7 +63,7 @@ def _kernels(op: Op, device: str, asked: tuple[int, int] | None, precision: str 
     common = Launch(device, "", op.name, dtype=dtype, weight_dtype="" if weight == dtype else weight, bytes=moved)
     products = op.gemms()
     if not products:
-        n = max(1, op.outputs[0].numel)
+        n = max(1, *(t.numel for t in (*op.inputs[:1], op.outputs[0])))
         kind = "reduction" if op.kind in _REDUCTIONS else "elementwise"
         return [(replace(common, kind=kind, variant=op.kind, m=n, flops=float(n)), 1)]
     flops = 2.0 * sum(g.macs for g in products)

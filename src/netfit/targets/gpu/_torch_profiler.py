@@ -41,13 +41,15 @@ Event = Mapping[str, Any]
 def read(path: Path, app: str | None, device: str | None) -> Iterator[Launch]:
     """One launch per operator; see `KernelDB.from_torch_profiler`."""
     trace = _load(path)
-    events = [e for e in trace["traceEvents"] if isinstance(e, dict) and e.get("ph") == "X" and "dur" in e]
-    known = {int(d["id"]): str(d["name"]) for d in trace.get("deviceProperties") or [] if "id" in d and "name" in d}
-    app = app or path.name.split(".")[0]
-    kernels = [e for e in events if str(e.get("cat", "")).lower() == "kernel"]
-    found = _on_gpu(kernels, events, known, app, device) if kernels else _on_cpu(events, app, device or "cpu")
-    source = f"torch_profiler:{path.name}"
-    rows = [Launch(**row, source=source) for row in found if row["time_s"] > 0]
+    app, source = app or path.name.split(".")[0], f"torch_profiler:{path.name}"
+    try:
+        events = [e for e in trace["traceEvents"] if isinstance(e, dict) and e.get("ph") == "X" and "dur" in e]
+        known = {int(d["id"]): str(d["name"]) for d in trace.get("deviceProperties") or [] if "id" in d and "name" in d}
+        kernels = [e for e in events if str(e.get("cat", "")).lower() == "kernel"]
+        found = _on_gpu(kernels, events, known, app, device) if kernels else _on_cpu(events, app, device or "cpu")
+        rows = [Launch(**row, source=source) for row in found if row["time_s"] > 0]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:  # an event of another form
+        raise ArtifactError(f"{path} is no trace of torch.profiler: {type(e).__name__}: {e}") from e
     if not rows:
         raise ArtifactError(f"{path} holds neither kernels nor operators; record with activities=[CPU, CUDA]")
     yield from rows
@@ -139,12 +141,24 @@ def _described(event: Event) -> dict[str, Any] | None:
         n = prod(shapes[0])
         read = sum(prod(s) for s in shapes if s)
         group = "elementwise" if short in _POINTWISE else "reduction"
-        found = {"kind": group, "variant": short, "m": n, "flops": float(n), "bytes": float((read + n) * size)}
+        found = {
+            "kind": group,
+            "variant": _variant(short),
+            "m": n,
+            "flops": float(n),
+            "bytes": float((read + n) * size),
+        }
     else:
         return None
     if found is None or min(found[x] for x in "mnk" if x in found) < 1:
         return None
     return _with_bytes(found, size) | common
+
+
+def _variant(short: str) -> str:
+    """An operator by the name a traced network gives it."""
+    name = short.strip("_").removeprefix("native_").removeprefix("cudnn_").removesuffix("_with_indices")
+    return "relu" if name == "clamp_min" else name
 
 
 def _product(shapes: Sequence[tuple[int, ...]]) -> dict[str, Any] | None:
