@@ -15,7 +15,7 @@ from netfit.workload import CallSite, CallSites
 
 from ._modules import swap_modules
 from ._save_as import SaveAs
-from ._saver import Observer, Saver
+from ._saver import Observer, Saver, refuse_compilation
 from .codecs import Codec, Keep, parse
 
 __all__ = ["CodecPolicy", "Handle", "Watch", "compress_saved", "compressed_saved", "read_policy"]
@@ -120,8 +120,7 @@ class Watch:
             handle.remove()
 
     def _enter(self, model: nn.Module, args: Any) -> None:
-        if torch.compiler.is_compiling():
-            raise ConfigError("saved tensors cannot be packed by hooks under torch.compile: use engine='modules'")
+        refuse_compilation()
         if torch.is_grad_enabled() and self._mode is None:
             self._step, self._index = self._step + 1, 0
             self._mode = CallSites(model, self._handle)

@@ -11,7 +11,7 @@ from netfit.seeding import derive
 from netfit.surgery import CallHook, Site, Stage, Technique, install
 
 from ._kinds import KINDS
-from ._saver import Saver
+from ._saver import Saver, refuse_compilation
 from .codecs import Codec, parse
 
 __all__ = ["SaveAs"]
@@ -73,8 +73,9 @@ class SaveHook(CallHook):
 
     def around(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the operation, packing what it saves."""
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or torch.compiler.is_exporting():
             return func(*args, **kwargs)
+        refuse_compilation()
         seed = derive(int(self.step), "saved", self.index)
         self.step += 1
         return self.saver.run(self.codec, self.kind, func, args, kwargs, seed)

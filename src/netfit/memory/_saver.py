@@ -21,7 +21,7 @@ from ._recipe import Origin, origin
 from ._sparse_linear import sparse_linear, sparse_linear_fits
 from .codecs import BlockSparse, Codec, Keep, Packed, Recompute, ShapeOnly, SignMask
 
-__all__ = ["Observer", "Saver", "kept", "tensors_in"]
+__all__ = ["Observer", "Saver", "kept", "refuse_compilation", "tensors_in"]
 
 Key = tuple[int, int, tuple[int, ...], tuple[int, ...], int]
 
@@ -73,12 +73,7 @@ class Saver:
             args: of the call.
             kwargs: of the call.
             seed: of random rounding.
-
-        Raises:
-            ConfigError: the call is being compiled.
         """
-        if torch.compiler.is_compiling():
-            raise ConfigError("saved tensors cannot be packed by hooks under torch.compile: use engine='modules'")
         chosen, seen = kept_as(codec, kind), self._observer
         plain = isinstance(chosen, Keep) and seen is None
         if not torch.is_grad_enabled() or plain or _checkpointed():
@@ -89,7 +84,8 @@ class Saver:
         source = None if made is None else (_key(made[0]), self._origin_of(made[0]))
         # Autograd keeps the hooks as long as what they packed: they must not hold a tensor of the call.
         wanted = _wanted(kind, args, kwargs)
-        places = args[0].shape[2:].numel() if kind in POOLS and isinstance(chosen, ShapeOnly) else 0
+        maps = next(tensors_in((args, kwargs))).shape[2:] if kind in POOLS else torch.Size()
+        places = maps.numel() if isinstance(chosen, ShapeOnly) else 0
 
         def pack(t: Tensor) -> Packed:
             if places and t.dtype == torch.int64 and t.numel() >= LEAST:
@@ -156,6 +152,16 @@ class Saver:
             self._origins[_key(result)] = entry
             if result.is_contiguous():
                 self._origins[_flat_key(result)] = entry
+
+
+def refuse_compilation() -> None:
+    """Hooks would pack what one big compiled operation saves, and unpack it all at once: nothing would be gained.
+
+    Raises:
+        ConfigError: the code is being compiled.
+    """
+    if torch.compiler.is_compiling():
+        raise ConfigError("saved tensors cannot be packed by hooks under torch.compile: use engine='modules'")
 
 
 def _forget_freed(table: dict[Any, Any]) -> None:
@@ -243,8 +249,10 @@ def _wanted(kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callabl
         storage = t.untyped_storage()._cdata
         if not t.is_floating_point() or t.numel() < LEAST or storage in held:
             return False
-        if not exact or x is None or storage == x:
+        if x is None or storage == x:
             return True
+        if not exact:
+            return 4 * t.numel() >= size  # an error of attention's row sums would be exponentiated
         return t.numel() == size and tuple(t.shape) not in shapes
 
     return wanted
