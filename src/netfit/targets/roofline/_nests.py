@@ -56,6 +56,8 @@ def blocked(kernel: Prepared) -> Work:
     # Of each panel its pixels, and a weight for all lanes a time; packing reads every word once.
     loads = turns * tiles * words * (vectors + panels * b.tile_rows) + kept + turns * words * vectors
     instructions = float(turns * s.rows * vectors * passes)  # adding up
+    if kernel.precision == "bits":  # also twice the sums, less the ones of each pixel, which are counted first
+        instructions = 3 * instructions + 2 * turns * words * vectors
     nests = _product_nests(kernel, words, turns)
     if not kernel.in_place:
         x = Nest({"x": _elements(kernel)}, (Operand("x", (_at("x"),), _itemsize(kernel)),), times=turns)

@@ -51,9 +51,6 @@ class Peaks:
         chain_s: seconds of an fp32 multiply-accumulate that waits for the one before.
         curve: (bytes, bytes per second) of repeated reads over buffers of growing size.
         noise: median over fast repeats, less one, of each peak: how busy the machine was.
-
-    >>> "l1" in measure_peaks().read
-    True
     """
 
     device: str

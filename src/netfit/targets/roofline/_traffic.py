@@ -87,8 +87,8 @@ class Nest:
 
     >>> vector = ((("i", 1),),)
     >>> copy = Nest({"i": 1e6}, (Operand("x", vector), Operand("y", vector, written=True)))
-    >>> copy.traffic(32 << 10)
-    Traffic(read=4000000.0, write=4000000.0)
+    >>> copy.traffic(1 << 20)  # of the 8 MB it keeps one
+    Traffic(read=3475712.0, write=3475712.0)
     >>> copy.traffic(64 << 20)
     Traffic(read=0.0, write=0.0)
     """
