@@ -82,6 +82,8 @@ def test_pruning_families_meet_a_latency(tmp_path, name):
 def test_a_pruning_family_needs_a_goal(tmp_path):
     with pytest.raises(ConfigError, match="removes channels until a latency is met"):
         job(tmp_path / "r", "magnitude")
+    with pytest.raises(ConfigError, match="further targets are for searches"):
+        job(tmp_path / "s", "uniform-int8", also=("macs",))
 
 
 @pytest.mark.parametrize("name", ["residual", "dense", "encoder", "grouped"])

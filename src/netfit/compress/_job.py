@@ -77,6 +77,8 @@ def compress(
     s = settings or Settings()
     if not 0 < latency <= 1:
         raise ConfigError(f"latency must be a fraction of today's, above 0 and at most 1; got {latency}")
+    if s.family and s.also:
+        raise ConfigError(f"further targets are for searches, and family {s.family!r} is none")
     if s.family and family(s.family).prunes and latency == 1:
         raise ConfigError(f"family {s.family!r} removes channels until a latency is met: give one below 1")
     job = Job(model, data, target, latency, run, s, progress or (lambda stage, facts: None))
@@ -124,8 +126,8 @@ class Job:
         self.progress("deploy", {})
         result = self.run.stage("deploy", lambda: deployed(self, base, gauge, found))
         if self.others and found.search is not None:
-            searches = {name: self._other(name, target, base) for name, target in self.others.items()}
-            both = {self.name: found.search, **searches}
+            both = {self.name: found.search}
+            both |= {name: self._other(name, target, base) for name, target in self.others.items()}
             result["also"] = self.run.stage("also", lambda: specialisation(both))
         self.run.write_result(result)
         self._judge(result, found)
