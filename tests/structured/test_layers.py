@@ -175,6 +175,16 @@ def test_autocast_lowers_the_precision_as_of_a_dense_layer():
         assert layer(x).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("name", ["butterfly", "monarch", "pixelfly", "1x1"])
+def test_compiled_layers_are_one_graph(name):
+    layer = make(name)
+    x = example(layer)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    assert near(compiled(x), layer(x), 1e-5)
+    with torch.no_grad():
+        assert near(compiled(x), layer(x), 1e-5)
+
+
 def test_an_exported_butterfly_has_its_factors_multiplied_out():
     layer = ButterflyLinear(256, 256, generator=torch.Generator().manual_seed(0)).eval()
     x = torch.randn(4, 256, generator=torch.Generator().manual_seed(1))
