@@ -59,7 +59,7 @@ def _optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
 
 
 def _say(net: str, way: str, seed: int, facts: dict[str, Any]) -> None:
-    if facts["step"] == facts["steps"]:
+    if "seconds" in facts:  # the last report of an epoch
         print(
             f"{net} {way} seed {seed}: epoch {facts['epoch']}/{facts['epochs']}, loss {facts['loss']:.3f}", flush=True
         )
