@@ -41,8 +41,8 @@ def test_results_have_the_moments_they_had(name):
         if module.bias is None:
             continue
         assert torch.allclose(mean, wanted[layer][0][index], atol=1e-3), layer
-        close = torch.isclose(std, wanted[layer][1][index], rtol=1e-2)
-        assert close.float().mean() > 0.6, layer  # the rest would have to be blown up too far
+        before = wanted[layer][1][index]
+        assert (torch.isclose(std, before, rtol=1e-2) | (std < before)).all(), layer  # some would be blown up too far
     assert not any(m._forward_hooks for m in small.modules())
 
 
