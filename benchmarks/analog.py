@@ -221,7 +221,7 @@ PARTS: tuple[Callable[[Path], list[Row]], ...] = (
 
 
 def main() -> None:
-    """Do or finish the study, then print and keep its page."""
+    """Do or finish the study; its page grows with every part."""
     one_thread()
     settings = {"train": TRAIN, "test": TEST, "epochs": EPOCHS, "seeds": SEEDS}
     rows: list[Row] = []
@@ -230,7 +230,8 @@ def main() -> None:
             start = time.monotonic()
             rows += run.stage(part.__name__, lambda part=part: part(run.path / part.__name__))  # type: ignore[misc]
             print(f"{part.__name__}: {time.monotonic() - start:.0f} s", flush=True)
-    record("analog", rows, **settings, note="measured beside other jobs")
+            done = ", ".join(p.__name__ for p in PARTS[: PARTS.index(part) + 1])  # an interrupted study has a page too
+            record("analog", rows, **settings, parts=done, note="measured beside other jobs")
 
 
 if __name__ == "__main__":

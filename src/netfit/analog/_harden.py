@@ -124,14 +124,10 @@ def harden(
     if not grid[0] > 0:
         raise ConfigError(f"levels of noise must be positive, not {grid[0]}")
     vant = HalfNormal(std, alpha, 0.4 * std if theta is None else theta, warmup=int(WARM_UP * trainer.steps))
-    everywhere = Policy({"*": kind})
+    own = {"vant": (Policy({"*": kind}), vant), "qat_constant_scale": (Policy({"*": ConstantScale(scale, bits)}), None)}
     plans: dict[str, tuple[Policy, Schedule | None]] = {"clean": (Policy(), None)}
-    plans |= {_fixed(level): (everywhere, Constant(level)) for level in grid}
-    if method == "vant":
-        plans[method] = everywhere, vant
-    elif method == "qat_constant_scale":
-        plans[method] = Policy({"*": ConstantScale(scale, bits)}), None
-
+    plans |= {_fixed(level): (Policy({"*": kind}), Constant(level)) for level in grid}
+    plans |= {method: own[method]} if method in own else {}
     curves, model = {}, None
     for number, (name, (policy, schedule)) in enumerate(plans.items()):
         if progress:
