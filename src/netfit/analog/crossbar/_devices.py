@@ -1,10 +1,9 @@
 """Memory devices: how a conductance that was asked for comes out, now and later. Conductances in microsiemens (uS).
 
-Sources: "Optimised weight programming for analogue memory-based deep neural networks" and the PCM statistics of
-"Phase-change memory models for deep learning training and inference" (Nandakumar et al., 2019); "A compute-in-memory
-chip based on resistive random-access memory" (Wan et al., 2022); "Accurate program/verify schemes of resistive
-switching memory (RRAM) for in-memory neural network circuits" (Milo et al., 2021). The fits are those of the public
-toolkits aihwkit and CrossSim.
+Sources: "Phase-change memory models for deep learning training and inference" (Nandakumar et al., 2019); "A
+compute-in-memory chip based on resistive random-access memory" (Wan et al., 2022); "Accurate program/verify schemes of
+resistive switching memory (RRAM) for in-memory neural network circuits" (Milo et al., 2021). The fits are those of the
+public toolkits aihwkit and CrossSim.
 """
 
 import math
