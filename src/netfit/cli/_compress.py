@@ -3,17 +3,34 @@
 import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from cyclopts import Parameter
-from cyclopts.validators import Number
+from typing import TYPE_CHECKING, Any
 
 from netfit.errors import ConfigError, JobError, MissingExtraError, NetfitError
 
-from ._options import Count, Json, Model, Seed, words
+from ._compress_options import (
+    AllowDrift,
+    Also,
+    Data,
+    Epochs,
+    Family,
+    Finalists,
+    Ignore,
+    Latency,
+    MaxDrop,
+    Methods,
+    Ray,
+    Retrained,
+    RunFolder,
+    Sampler,
+    Store,
+    TargetName,
+    TrainEpochs,
+    Trials,
+)
+from ._options import Json, Model, Seed, words
 from ._output import Output, answer, si, table
 
 if TYPE_CHECKING:
@@ -39,67 +56,24 @@ def compress(
     model: Model,
     /,
     *,
-    data: Annotated[str, Parameter(help="Data set to train and judge on; see netfit data list.")],
-    latency: Annotated[
-        float | None,
-        Parameter(
-            help="Goal: part of the uncompressed latency; needed but for a family without one.",
-            validator=Number(gt=0, lte=1),
-        ),
-    ] = None,
-    target: Annotated[
-        str, Parameter(help="Where it shall run: host, host:onnxruntime, systolic:128x128, macs, bops, bytes ...")
-    ] = "host",
-    also: Annotated[
-        Sequence[str],
-        Parameter(
-            help="Another target to search for, and a table of what each policy costs on the others; repeatable."
-        ),
-    ] = (),
-    family: Annotated[
-        str | None,
-        Parameter(
-            help="A classic method in place of the search: uniform-int8 (bf16, w4a8 ... w1a2), magnitude, learned, "
-            "distillation, or a technique of structural replacement."
-        ),
-    ] = None,
-    max_drop: Annotated[
-        float | None, Parameter(help="Accuracy points that may be lost; more is a failure.", validator=Number(gte=0))
-    ] = None,
-    trials: Annotated[Count, Parameter(help="Candidates of the search.")] = 60,
-    sampler: Annotated[
-        Literal["auto", "tpe", "random", "uniform", "nsga2", "ddpg-prune", "ddpg-quantize", "ddpg-joint"],
-        Parameter(help="auto is uniform, greedy, then TPE; ddpg-... are Galen's agents."),
-    ] = "auto",
-    methods: Annotated[str, Parameter(help="What may be done, separated by commas.")] = "prune,quantize",
-    train_epochs: Annotated[
-        Count | None,
-        Parameter(help="Epochs of the first training of a network without weights; its recipe's by default."),
-    ] = None,
-    epochs: Annotated[
-        Count | None, Parameter(help="Epochs of retraining; as many as the model's own by default.")
-    ] = None,
-    finalists: Annotated[Count, Parameter(help="Candidates that get a short retraining.")] = 10,
-    retrained: Annotated[Count, Parameter(help="Of these, how many get the full one; the best is kept.")] = 1,
-    ignore: Annotated[
-        Sequence[str],
-        Parameter(
-            help="Patterns of layers that stay as they are.", consume_multiple=True, negative="", show_default=False
-        ),
-    ] = (),
-    store: Annotated[
-        str | None, Parameter(help="Where the study is kept, such as a database that several machines search in.")
-    ] = None,
-    ray: Annotated[
-        str | None, Parameter(help="Ray cluster that scores the candidates: auto, local, ray://host:10001.")
-    ] = None,
-    run: Annotated[
-        Path | None,
-        Parameter(help="Run directory, new, to go on with, or to help a running job; runs/... by default."),
-    ] = None,
-    allow_drift: Annotated[
-        bool, Parameter(help="Go on although versions or machine changed.", negative="", show_default=False)
-    ] = False,
+    data: Data,
+    latency: Latency = None,
+    target: TargetName = "host",
+    also: Also = (),
+    family: Family = None,
+    max_drop: MaxDrop = None,
+    trials: Trials = 60,
+    sampler: Sampler = "auto",
+    methods: Methods = "prune,quantize",
+    train_epochs: TrainEpochs = None,
+    epochs: Epochs = None,
+    finalists: Finalists = 10,
+    retrained: Retrained = 1,
+    ignore: Ignore = (),
+    store: Store = None,
+    ray: Ray = None,
+    run: RunFolder = None,
+    allow_drift: AllowDrift = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> Output:
