@@ -64,7 +64,7 @@ HONEST_AND_NOT = ["leave-kernel-out", "leave-sample-out"]
 
 
 def test_no_leak_no_warning(db):
-    found = evaluate(KernelPredictor(n_estimators=8), db.samples("op").take(slice(0, None, 2)), HONEST_AND_NOT)
+    found = evaluate(KernelPredictor(n_estimators=8), db.samples("op").take(slice(0, None, 4)), HONEST_AND_NOT)
     assert found.warnings == ()
 
 
