@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,16 +76,32 @@ class Walk:
 
     def curve(self, site: Key, seed: int, trained: bool = False) -> tuple[list[float], list[float]]:
         """Levels and accuracies of one curve, by rising level."""
-        own = sorted((r.std, r.accuracy) for r in self.rows if r[:4] == (*site, seed, trained))
+        own = sorted(self._curves.get((site, trained), {}).get(seed, []))
         return [s for s, _ in own], [a for _, a in own]
+
+    @cached_property
+    def _curves(self) -> dict[tuple[Key, bool], dict[int, list[tuple[float, float]]]]:
+        """(site, trained) -> seed -> points."""
+        found: dict[tuple[Key, bool], dict[int, list[tuple[float, float]]]] = {}
+        for r in self.rows:
+            place = found.setdefault(((r.site, r.call), r.trained), {})
+            place.setdefault(r.seed, []).append((r.std, r.accuracy))
+        return found
+
+    @cached_property
+    def _midpoints(self) -> dict[tuple[Key, bool], Midpoint]:
+        return {place: self._mean(*place, sorted(seeds)) for place, seeds in self._curves.items()}
+
+    def _mean(self, site: Key, trained: bool, seeds: Sequence[int]) -> Midpoint:
+        found = []
+        for seed in seeds:
+            clean = self.clean[seed if seed < len(self.clean) else 0]
+            found.append(midpoint(*self.curve(site, seed, trained), clean=clean, chance=self.chance))
+        return mean_midpoint(found)
 
     def midpoint(self, site: Key = EVERYWHERE, trained: bool = False) -> Midpoint | None:
         """Midpoint of a site (or of noise everywhere) over all seeds; None when it was not walked."""
-        found = []
-        for seed in sorted({r.seed for r in self.rows if r[:2] == site and r.trained == trained}):
-            clean = self.clean[seed if seed < len(self.clean) else 0]
-            found.append(midpoint(*self.curve(site, seed, trained), clean=clean, chance=self.chance))
-        return mean_midpoint(found) if found else None
+        return self._midpoints.get((site, trained))
 
     def grown(self, site: Key) -> float | None:
         """How many times as large the weights before a site are after training at its trained midpoint."""
