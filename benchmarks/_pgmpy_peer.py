@@ -23,7 +23,7 @@ def main() -> None:
     table = pd.DataFrame(x, columns=names)
     table["c"] = y
     start = time.process_time()
-    tree = TreeSearch(table, n_jobs=1).estimate("tan", class_node="c", show_progress=False)
+    tree = TreeSearch(table, root_node=names[0], n_jobs=1).estimate("tan", class_node="c", show_progress=False)
     structure = time.process_time() - start
     model = DiscreteBayesianNetwork(tree.edges())
     model.fit(table)
