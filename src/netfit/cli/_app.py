@@ -134,7 +134,7 @@ _command(_analog, "program", "_analog_hardware:program", """Program a network on
     saved network is taken as it is. An interrupted training goes on with the same command and --run.
     """)  # fmt: skip
 app.command(_analog)
-_command(_bayes, "tan", "_bayes_tan:tan", """Learn a classifier of a table that only adds small integers, and write it as C.
+_command(_bayes, "tan", "_bayes_tan:tan", """Learn a classifier of a table that only adds integers, and write it as C.
 
     --front sweeps sizes and widths, trains quantized networks on the same table, and draws the Pareto front of bytes
     and error.
