@@ -13,28 +13,7 @@ from netfit.errors import ConfigError, JobError
 from netfit.runs import Run
 from netfit.surgery import Policy, Quantization, apply, load, plain
 
-from .toys import BitOps, Small
-
-USER_NET = """
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self, num_classes=10):
-        super().__init__()
-        self.a = nn.Conv2d(1, 8, 3, padding=1)
-        self.b = nn.Conv2d(8, 16, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(16)
-        self.c = nn.Conv2d(16, 16, 3, padding=1)
-        self.fc = nn.Linear(16, num_classes)
-
-    def forward(self, x):
-        x = F.relu(self.bn(self.b(F.relu(self.a(x)))))
-        x = F.relu(self.c(x) + x)
-        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
-"""
+from .toys import USER_NET, BitOps, Small
 
 
 @pytest.fixture

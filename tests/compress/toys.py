@@ -8,6 +8,27 @@ from netfit.surgery import Quantization, plain
 from netfit.targets import CostTable, DeviceSpec, Target
 from netfit.workload import trace
 
+USER_NET = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.a = nn.Conv2d(1, 8, 3, padding=1)
+        self.b = nn.Conv2d(8, 16, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(16)
+        self.c = nn.Conv2d(16, 16, 3, padding=1)
+        self.fc = nn.Linear(16, num_classes)
+
+    def forward(self, x):
+        x = F.relu(self.bn(self.b(F.relu(self.a(x)))))
+        x = F.relu(self.c(x) + x)
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+"""
+
 
 class BitOps(Target):
     """Multiply-accumulates weighted by the bits of the layer."""

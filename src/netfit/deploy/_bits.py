@@ -106,7 +106,7 @@ def thresholds(grid: Grid) -> NDArray[np.float32]:
     Comparing with them gives exactly the codes of a division, a rounding to even and a cut.
 
     >>> thresholds(Grid(1.0, 0, 4)).tolist()
-    [0.5000000596046448, 1.5, 2.5]
+    [0.5000000596046448, 1.5, 2.500000238418579]
     """
     scale, found = np.float32(grid.scale), []
 

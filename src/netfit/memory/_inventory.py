@@ -108,7 +108,7 @@ def inventory(step: TrainingStep, *, policy: CodecPolicy | None = None, seed: in
         >>> net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))
         >>> found = inventory(TrainingStep(net, randn(100, 64)))
         >>> [(r.kind, r.role, r.nbytes) for r in found.owners()]
-        [('relu', 'result', 25600), ('pow', 'input', 3200)]
+        [('relu', 'result', 25600), ('(loss)', 'input', 3200)]
     """
     look = _Look(step, policy, seed)
     with undisturbed(step), look:
