@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from netfit.errors import ConfigError, MissingExtraError
+from netfit.errors import ConfigError
 
 from ._options import Count, InShape, Json, Model, Original, Seed, shape
-from ._output import Output, answer, table
+from ._output import Output, answer, table, write_page
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -243,12 +243,7 @@ def _numbers(option: str, text: str) -> list[float]:
 
 
 def _outcome(place: Path, as_json: bool, facts: Mapping[str, Any], text: str) -> Output:
-    from netfit.report import from_run, write
-
-    try:
-        write(from_run(place), place / "report.html")
-    except MissingExtraError as e:
-        print(f"netfit: no report.html: {e}; then netfit report {place}", file=sys.stderr)
+    write_page(place)
     return answer(as_json, {"run": place, **facts}, f"{text}\nreport: {place / 'report.html'}")
 
 

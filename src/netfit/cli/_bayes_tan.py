@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from netfit.errors import ConfigError, MissingExtraError
+from netfit.errors import ConfigError
 
 from ._options import Count, Json, Seed
-from ._output import Output, answer, si, table
+from ._output import Output, answer, si, table, write_page
 
 if TYPE_CHECKING:
     from netfit.bayes import TANClassifier
@@ -177,18 +177,11 @@ def _kept(run: "Run", stem: str, point: dict[str, Any], model: "TANClassifier", 
 
 
 def _outcome(folder: Path, as_json: bool, facts: dict[str, Any]) -> Output:
-    note = ""
-    try:
-        from netfit.report import from_run, write
-
-        write(from_run(folder), folder / "report.html")
-        note = f"\nreport: {folder / 'report.html'}"
-    except MissingExtraError as e:
-        note = f"\nno report: {e}"
+    write_page(folder)
     rows = [
         (p["family"], p["name"], f"{100 * p['error']:.2f}", str(p["bytes"]), si(p["operations"]), p.get("file", ""))
         for p in sorted(facts["points"], key=lambda p: p["bytes"])
     ]
     columns = ("family", "classifier", "error %", "bytes", "operations", "C file")
-    text = table(columns, rows) + f"\nrun directory: {folder}{note}"
+    text = f"{table(columns, rows)}\nrun directory: {folder}\nreport: {folder / 'report.html'}"
     return answer(as_json, facts | {"run": str(folder)}, text)

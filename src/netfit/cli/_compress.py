@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netfit.errors import ConfigError, JobError, MissingExtraError, NetfitError
+from netfit.errors import ConfigError, JobError, NetfitError
 
 from ._compress_options import (
     AllowDrift,
@@ -31,7 +31,7 @@ from ._compress_options import (
     Trials,
 )
 from ._options import Json, Model, Seed, words
-from ._output import Output, answer, si, table
+from ._output import Output, answer, si, table, write_page
 
 if TYPE_CHECKING:
     from netfit.compress import Settings
@@ -147,13 +147,9 @@ def _forget(place: Path) -> None:
 def _outcome(place: Path, as_json: bool, error: JobError | None) -> Output:
     """Write the page and say what came out; the numbers are kept even where the goal was missed."""
     from netfit.io import read_json
-    from netfit.report import from_run, write
 
     result = read_json(place / "result.json")
-    try:
-        write(from_run(place), place / "report.html")
-    except MissingExtraError as e:
-        print(f"netfit: no report.html: {e}; then netfit report {place}", file=sys.stderr)
+    write_page(place)
     files = {name: place / name for name in FILES if (place / name).exists()}
     facts = result | {"run": place, "files": files, "failed": None if error is None else str(error)}
     kept = "\n".join(f"{FILES[name]:20}{path}" for name, path in files.items())

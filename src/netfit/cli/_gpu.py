@@ -1,6 +1,5 @@
 """``netfit gpu``: measured kernels in, predictors out."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from netfit.errors import ConfigError, MissingExtraError
+from netfit.errors import ConfigError
 
 from ._options import Count, Json, Seed
-from ._output import Output, answer, si, table
+from ._output import Output, answer, si, table, write_page
 
 if TYPE_CHECKING:
     from netfit.targets.gpu import KernelDB, KernelPredictor, Samples
@@ -248,16 +247,12 @@ def _model(quantity: str, features: str, base: str, trees: int, seed: int) -> "K
 
 
 def _keep(run: Path, facts: Mapping[str, Any], seed: int) -> None:
-    from netfit.report import from_run, write
     from netfit.runs import Run
 
     arguments = {"database": str(facts["database"]), "settings": facts["settings"]}
     with Run.open(run, "gpu", arguments, seed) as opened:
         opened.write_result(dict(facts))
-    try:
-        write(from_run(opened.path), opened.path / "report.html")
-    except MissingExtraError as e:
-        print(f"netfit: no report.html: {e}; then netfit report {opened.path}", file=sys.stderr)
+    write_page(opened.path)
 
 
 def _list(text: str) -> list[str]:

@@ -1,16 +1,15 @@
 """``netfit memory``: what a training step keeps, what it takes, and how to make it fit."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from netfit.errors import ConfigError, MissingExtraError
+from netfit.errors import ConfigError
 
 from ._options import Classes, Count, InShape, Json, Model, Seed, shape
-from ._output import Output, answer, si, table
+from ._output import Output, answer, si, table, write_page
 
 if TYPE_CHECKING:
     from netfit.memory import Inventory, MemoryPlan, MemoryReport, TrainingStep
@@ -109,12 +108,7 @@ def plan(
 
 
 def _outcome(run: Path, policy: Path, as_json: bool, facts: Mapping[str, Any], found: "MemoryPlan") -> Output:
-    from netfit.report import from_run, write
-
-    try:
-        write(from_run(run), run / "report.html")
-    except MissingExtraError as e:
-        print(f"netfit: no report.html: {e}; then netfit report {run}", file=sys.stderr)
+    write_page(run)
     text = f"{found.table()}\n{len(found.rows)} tensors packed; policy: {policy}\nreport: {run / 'report.html'}"
     return answer(as_json, {"run": run, "policy": policy, **facts}, text)
 

@@ -7,11 +7,12 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from netfit.errors import NetfitError
+from netfit.errors import MissingExtraError, NetfitError
 
-__all__ = ["Output", "answer", "si", "table"]
+__all__ = ["Output", "answer", "si", "table", "write_page"]
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"))
 
@@ -61,3 +62,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], totals: Sequenc
     text = io.StringIO()
     Console(file=text, width=width, markup=False, highlight=False, emoji=False).print(grid)
     return textwrap.dedent("\n".join(line.rstrip() for line in text.getvalue().splitlines())).strip("\n")
+
+
+def write_page(run: Path) -> None:
+    """Write report.html of a finished run; a missing extra costs the page, never the run."""
+    from netfit.report import from_run, write
+
+    try:
+        write(from_run(run), run / "report.html")
+    except MissingExtraError as e:
+        print(f"netfit: no report.html: {e}; then netfit report {run}", file=sys.stderr)

@@ -1,6 +1,5 @@
 """``netfit roofline``: the bounds of this machine, and how near the layers of a network run to them."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from netfit.errors import ConfigError, MissingExtraError
+from netfit.errors import ConfigError
 
 from ._options import Count, InShape, Json, Model, Seed, shape, words
-from ._output import Output, answer, si, table
+from ._output import Output, answer, si, table, write_page
 
 if TYPE_CHECKING:
     from netfit.workload import Workload
@@ -106,12 +105,7 @@ def _least_bytes(sizes: Any, precision: str) -> float:
 
 
 def _outcome(place: Path, as_json: bool, facts: Mapping[str, Any]) -> Output:
-    from netfit.report import from_run, write
-
-    try:
-        write(from_run(place), place / "report.html")
-    except MissingExtraError as e:
-        print(f"netfit: no report.html: {e}; then netfit report {place}", file=sys.stderr)
+    write_page(place)
     peaks = facts["peaks"]
     roofs = [(f"read {level}", si(rate, "B/s")) for level, rate in peaks["read"].items()]
     roofs += [

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from netfit.errors import ConfigError, MissingExtraError
+from netfit.errors import ConfigError
 
 from ._options import Classes, Count, InShape, Json, Model, Original, Seed, shape
-from ._output import Output, answer, si, table
+from ._output import Output, answer, si, table, write_page
 
 if TYPE_CHECKING:
     from netfit.structured.survey import Layer
@@ -140,7 +140,6 @@ def _row(layer: "Layer") -> dict[str, Any]:
 
 def _keep(place: Path, facts: Mapping[str, Any], policy: str | None, seed: int) -> None:
     from netfit.io import write_bytes
-    from netfit.report import from_run, write
     from netfit.runs import Run
 
     arguments = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
@@ -148,10 +147,7 @@ def _keep(place: Path, facts: Mapping[str, Any], policy: str | None, seed: int) 
         opened.write_result(facts)
         if policy is not None:
             write_bytes(opened.path / "policy.toml", policy.encode())
-    try:
-        write(from_run(place), place / "report.html")
-    except MissingExtraError as e:
-        print(f"netfit: no report.html: {e}; then netfit report {place}", file=sys.stderr)
+    write_page(place)
 
 
 def _text(facts: Mapping[str, Any], run: Path | None) -> str:

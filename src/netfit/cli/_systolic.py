@@ -1,6 +1,5 @@
 """``netfit systolic sweep``: families of systolic arrays on several networks."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from netfit.errors import ConfigError, MissingExtraError
+from netfit.errors import ConfigError
 
 from ._options import Count, InShape, Json, Model, Seed, shape, words
-from ._output import Output, answer, si, table
+from ._output import Output, answer, si, table, write_page
 
 if TYPE_CHECKING:
     from netfit.runs import Run
@@ -176,12 +175,7 @@ def _map(result: "SweepResult", regret: str) -> dict[str, Any] | None:
 
 
 def _outcome(place: Path, as_json: bool, facts: Mapping[str, Any]) -> Output:
-    from netfit.report import from_run, write
-
-    try:
-        write(from_run(place), place / "report.html")
-    except MissingExtraError as e:
-        print(f"netfit: no report.html: {e}; then netfit report {place}", file=sys.stderr)
+    write_page(place)
     robust = facts["robust"]
     rows = [
         (n["model"], _array(n["best"]), f"{100 * n['regret']:.1f} %", _array(n["fewest_cycles"]),
