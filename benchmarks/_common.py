@@ -63,7 +63,7 @@ def record(name: str, rows: Sequence[Mapping[str, Any]], **meta: Any) -> Path:
     cells = [[_text(value) for value in row.values()] for row in rows]
     head = list(rows[0]) if rows else []
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    print(f"\n{name}: " + ", ".join(f"{key} {_text(value)}" for key, value in meta.items()))
+    print(f"\n{name}: " + ", ".join(f"{key} {_text(value):.200}" for key, value in meta.items()))
     for line in [head, *cells]:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     place = RESULTS / f"{name}.json"

@@ -8,6 +8,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,7 @@ def main() -> None:
     with Run.open(RUN, "analog-study", settings, 0) as run:
         for part in PARTS:
             start = time.monotonic()
-            rows += run.stage(part.__name__, lambda part=part: part(run.path / part.__name__))  # type: ignore[misc]
+            rows += run.stage(part.__name__, partial(part, run.path / part.__name__))
             print(f"{part.__name__}: {time.monotonic() - start:.0f} s", flush=True)
             done = ", ".join(p.__name__ for p in PARTS[: PARTS.index(part) + 1])  # an interrupted study has a page too
             record("analog", rows, **settings, parts=done, note="measured beside other jobs")

@@ -5,10 +5,12 @@ The peers are compared where they can be imported; they are kept apart from netf
 six pytz tzdata``, then ``PYTHONPATH=build/peers python -m benchmarks.structured``.
 """
 
+import operator
 import sys
 import time
 import types
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,7 +69,7 @@ def inference() -> list[dict[str, Any]]:
         layer = ButterflyLinear(n, n, execute="fused").eval()
         monarch = MonarchLinear(n, n, execute="fused").eval()
         with torch.no_grad():
-            calls = {"dense": lambda: dense(x), "butterfly": lambda: layer(x), "monarch": lambda: monarch(x)}  # noqa: B023
+            calls = {"dense": partial(dense, x), "butterfly": partial(layer, x), "monarch": partial(monarch, x)}
             found = times(calls, "dense")
         rows.append(row(f"inference, n={n}, B=128: butterfly, times dense", found["butterfly"], goal))
         rows.append(row(f"inference, n={n}, B=128: Monarch, times dense", found["monarch"], goal))
@@ -101,7 +103,7 @@ def automatic() -> list[dict[str, Any]]:
     for n, batch in cases:
         x, dense, layer = seeded(batch, n), nn.Linear(n, n), MonarchLinear(n, n).eval()
         with torch.no_grad():
-            slower = 1 / times({"dense": lambda: dense(x), "auto": lambda: layer(x)}, "dense")["auto"]  # noqa: B023
+            slower = 1 / times({"dense": partial(dense, x), "auto": partial(layer, x)}, "dense")["auto"]
         if slower > worst:
             worst, where = slower, f"n={n}, B={batch}"
         if n == 64:
@@ -134,13 +136,13 @@ def convolutions() -> list[dict[str, Any]]:
         dense = nn.Conv2d(channels, channels, 3, padding=1)
         layer = MonarchConv2d(channels, channels, 3, 8, padding=1).eval()
         with torch.no_grad():
-            found = times({"dense": lambda: dense(x), "monarch": lambda: layer(x)}, "dense")  # noqa: B023
+            found = times({"dense": partial(dense, x), "monarch": partial(layer, x)}, "dense")
         rows.append(row(f"conv 3x3, {channels} channels, {size}^2: times dense", found["monarch"], 5.0))
     for channels, size in ((64, 16), (256, 8), (1024, 4)):
         x = seeded(16, channels, size, size)
         dense, layer = nn.Conv2d(channels, channels, 1), MonarchConv2d(channels, channels, 1, 8).eval()
         with torch.no_grad():
-            found = times({"dense": lambda: dense(x), "monarch": lambda: layer(x)}, "dense")  # noqa: B023
+            found = times({"dense": partial(dense, x), "monarch": partial(layer, x)}, "dense")
         rows.append(row(f"conv 1x1, {channels} channels, {size}^2: times dense", found["monarch"], 1.0))
     return rows
 
@@ -280,8 +282,8 @@ def lazylinop() -> list[dict[str, Any]]:
         with torch.no_grad():
             product = ks_multiply(x, ours, layout="feature_first")
             assert np.allclose(theirs["fused"] @ plain, product.numpy(), atol=1e-4)
-            calls = {name: lambda op=op: op @ plain for name, op in theirs.items()}  # noqa: B023
-            calls["netfit"] = lambda: ks_multiply(x, ours, layout="feature_first")  # noqa: B023
+            calls = {name: partial(operator.matmul, op, plain) for name, op in theirs.items()}
+            calls["netfit"] = partial(ks_multiply, x, ours, layout="feature_first")
             found = times(calls, "fused")
         rows.append(row(f"n={n}, B={batch}: times lazylinop fused", found["netfit"], 0.95))
         rows.append(row(f"n={n}, B={batch}: times lazylinop unfused", found["netfit"] / found["factors"], 4.0))
@@ -315,7 +317,7 @@ def torch_structured() -> list[dict[str, Any]]:
     for n in (256, 1024, 2048):
         x, layer, other = seeded(128, n), ButterflyLinear(n, n, execute="fused").eval(), Butterfly(n, n)
         with torch.no_grad():
-            found = times({"theirs": lambda: other(x), "netfit": lambda: layer(x)}, "theirs")  # noqa: B023
+            found = times({"theirs": partial(other, x), "netfit": partial(layer, x)}, "theirs")
         rows.append(row(f"inference, n={n}, B=128: times torch-structured", found["netfit"], 60.0))
     return rows
 

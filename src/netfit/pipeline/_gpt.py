@@ -8,9 +8,10 @@ from typing import Any
 from netfit.errors import ConfigError, UnsupportedLayerError, did_you_mean
 from netfit.surgery import Policy
 from netfit.targets import CostTable, DeviceSpec, Target
+from netfit.targets.gpu import device
 from netfit.workload import Op, TensorSpec, Workload
 
-__all__ = ["DEVICES", "GPTS", "Peak", "gpt"]
+__all__ = ["GPTS", "Peak", "gpt"]
 
 
 @dataclass(frozen=True)
@@ -98,25 +99,25 @@ class _Builder:
         return out
 
 
-DEVICES = {
-    "a100": DeviceSpec("A100 SXM 80 GB", {"bf16": 312e12}, {"dram": 2.04e12}, 80 * 10**9),
-    "h100": DeviceSpec("H100 SXM 80 GB", {"bf16": 989e12}, {"dram": 3.35e12}, 80 * 10**9),
-}
-
-
 class Peak(Target):
     """A device that reaches fixed shares of its data sheet: 50 % of the arithmetic, 80 % of the memory bandwidth.
 
     Good enough to weigh stages against links; it knows nothing of kernels.
+
+    Args:
+        name: as for `netfit.targets.gpu.device`, such as ``"h100"``.
+
+    Raises:
+        ConfigError: no data sheet of that name, or a GPU without bfloat16.
     """
 
     kind = "bounded"
     arithmetic, memory = 0.5, 0.8
 
     def __init__(self, name: str) -> None:
-        if name not in DEVICES:
-            raise ConfigError(f"no device {name!r}; {did_you_mean(name, DEVICES)}")
-        self._spec = DEVICES[name]
+        self._spec = device(name)
+        if "bf16" not in (self._spec.flops or {}):
+            raise ConfigError(f"device {name!r} has no bf16 arithmetic; take one that has, such as h100")
 
     @property
     def spec(self) -> DeviceSpec:
@@ -139,7 +140,7 @@ class Peak(Target):
         """
         if not isinstance(workload_or_model, Workload) or example_inputs or policy is not None:
             raise UnsupportedLayerError(f"{self._spec.name}: give a traced workload without a policy")
-        assert self._spec.flops is not None and self._spec.bandwidth is not None  # true of every entry of DEVICES
+        assert self._spec.flops is not None and self._spec.bandwidth is not None  # true of every data sheet
         flops, bandwidth = self.arithmetic * self._spec.flops["bf16"], self.memory * self._spec.bandwidth["dram"]
         work = [(2 * op.macs / flops, (op.weight_bytes + op.act_bytes) / bandwidth) for op in workload_or_model]
         names, kinds = zip(*((op.name, op.kind) for op in workload_or_model), strict=True)
