@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from netfit.env import digest
 from netfit.errors import ArtifactError
@@ -18,23 +18,24 @@ from ._manifest import FORMAT, MANIFEST, TENSORS, check_name, read_manifest, rea
 from ._tensors import load_tensors, save_tensors
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """What :func:`read_artifact` found: meta data, tensors on the CPU, and the other files' bytes."""
+    """What :func:`read_artifact` found: meta data, tensors on the CPU (or arrays), and the other files' bytes."""
 
     path: Path
     meta: dict[str, Any]
-    tensors: "dict[str, Tensor]"
+    tensors: dict[str, Any]
     files: dict[str, bytes]
 
 
 def write_artifact(
     path: str | Path,
     meta: Mapping[str, Any],
-    tensors: "Mapping[str, Tensor]",
+    tensors: "Mapping[str, Tensor] | Mapping[str, NDArray[Any]]",
     files: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write meta data, tensors and files as one artifact; an older artifact there is replaced as a whole.
@@ -42,7 +43,8 @@ def write_artifact(
     Args:
         path: the artifact's folder. It may be absent, empty, or an artifact; anything else is left alone.
         meta: JSON-able.
-        tensors: name to dense tensor of any device; tensors that share memory are stored once each.
+        tensors: name to dense tensor of any device, or name to numpy array; those that share memory are stored once
+            each.
         files: name to content of further members, such as ``model.onnx``; no folders in the names.
 
     Raises:
@@ -77,7 +79,7 @@ def write_artifact(
         discard(staging)
 
 
-def read_artifact(path: str | Path) -> Artifact:
+def read_artifact(path: str | Path, framework: Literal["pt", "np"] = "pt") -> Artifact:
     """Read an artifact after checking version, names, sizes, hashes, counts and types.
 
     Nothing is ever executed. Memory stays below twice the size of the files, beside the bounded JSON of
@@ -85,6 +87,7 @@ def read_artifact(path: str | Path) -> Artifact:
 
     Args:
         path: the artifact's folder.
+        framework: ``"pt"`` gives torch tensors; ``"np"`` numpy arrays, without loading torch.
 
     Raises:
         ArtifactVersionError: a newer netfit wrote it.
@@ -96,7 +99,7 @@ def read_artifact(path: str | Path) -> Artifact:
     if not home.is_dir():
         raise ArtifactError(f"{path} is not an artifact: no folder of that name with a {MANIFEST}")
     manifest = read_manifest(home)
-    tensors = load_tensors(home, manifest.members[TENSORS])
+    tensors = load_tensors(home, manifest.members[TENSORS], framework)
     files = {name: read_member(home, name, entry) for name, entry in manifest.members.items() if name != TENSORS}
     return Artifact(path, manifest.meta, tensors, files)
 

@@ -4,13 +4,14 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from netfit.errors import ArtifactError
 
 from ._manifest import Member, check_size, damaged
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 MAX_TENSORS = 100_000
@@ -24,21 +25,26 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def save_tensors(artifact: Path, path: Path, tensors: "Mapping[str, Tensor]") -> None:
+def save_tensors(artifact: Path, path: Path, tensors: "Mapping[str, Tensor] | Mapping[str, NDArray[Any]]") -> None:
     """Write tensors to the new file `path`; `artifact` is where it will be, for the errors."""
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
 
-    ready = _storable(artifact, tensors)
     try:
-        save_file(ready, path)
+        if any(hasattr(tensor, "layout") for tensor in tensors.values()):
+            from safetensors.torch import save_file
+
+            save_file(_storable(artifact, tensors), path)
+        else:  # arrays: a process that works without torch does not load it here
+            from safetensors.numpy import save_file as save_arrays
+
+            save_arrays(_storable_arrays(artifact, tensors), path)
     except SafetensorError as e:  # the library turns a full disk into its own error
         raise ArtifactError(f"cannot write {artifact}: {e}") from e
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def load_tensors(home: Path, entry: Member) -> "dict[str, Tensor]":
+def load_tensors(home: Path, entry: Member, framework: Literal["pt", "np"]) -> dict[str, Any]:
     """Check the file against its manifest entry and the limits, then copy its tensors into memory."""
     from safetensors import SafetensorError, safe_open
 
@@ -48,7 +54,7 @@ def load_tensors(home: Path, entry: Member) -> "dict[str, Tensor]":
         with place.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
                 raise damaged(place)
-        with safe_open(place, framework="pt", device="cpu") as file:
+        with safe_open(place, framework=framework, device="cpu") as file:
             return {name: _read_one(place, file, name) for name in file.keys()}  # noqa: SIM118  no mapping
     # What the parser finds wrong, and what torch says of shapes that overflow (with a C++ trace: one line of it)
     except (OSError, SafetensorError, RuntimeError, OverflowError, ValueError, TypeError) as e:
@@ -70,17 +76,29 @@ def _check_header(place: Path, size: int) -> None:
         raise ArtifactError(f"{place} names {count} tensors; the limit is {MAX_TENSORS}")
 
 
-def _read_one(place: Path, file: "safe_open", name: str) -> "Tensor":  # type: ignore[name-defined]  # noqa: F821
+def _read_one(place: Path, file: "safe_open", name: str) -> Any:  # type: ignore[name-defined]  # noqa: F821
     view = file.get_slice(name)
     if view.get_dtype() not in _DTYPES:
         raise ArtifactError(f"{place}: tensor {name!r} has the unknown type {view.get_dtype()}")
     if len(view.get_shape()) > MAX_DIMENSIONS:
         raise ArtifactError(f"{place}: tensor {name!r} has more than {MAX_DIMENSIONS} dimensions")
     # A copy: the parser's tensors are views of the mapped file and would change, or crash, with it.
-    return file.get_tensor(name).clone()
+    found = file.get_tensor(name)
+    return found.clone() if hasattr(found, "clone") else found.copy()
 
 
-def _storable(artifact: Path, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+def _storable_arrays(artifact: Path, arrays: "Mapping[str, Any]") -> "dict[str, NDArray[Any]]":
+    import numpy as np
+
+    if len(arrays) > MAX_TENSORS:
+        raise ArtifactError(f"cannot write {artifact}: {len(arrays)} arrays; the limit is {MAX_TENSORS}")
+    for name, array in arrays.items():
+        if name == "__metadata__" or str(array.dtype) not in _DTYPES.values():
+            raise ArtifactError(f"cannot write {artifact}: array {name!r} ({array.dtype}) has no form in safetensors")
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _storable(artifact: Path, tensors: "Mapping[str, Any]") -> "dict[str, Tensor]":
     import torch
 
     if len(tensors) > MAX_TENSORS:
