@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netfit.errors import JobError
+from netfit.errors import ConfigError, JobError
 from netfit.seeding import derive
 
 from ._augment import Augment, augmentation
@@ -27,6 +27,7 @@ REPORT_EVERY_S = 0.3
 
 Progress = Callable[[dict[str, Any]], None]
 OnEpoch = Callable[[int, nn.Module], None]
+Objective = Callable[[nn.Module, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Job:
     validation: tuple[Tensor, Tensor] | None
     progress: Progress | None
     on_epoch: OnEpoch | None
+    objective: Objective | None = None
 
     @property
     def steps(self) -> int:
@@ -91,6 +93,8 @@ def fit(
     checkpoint: str | Path | None = None,
     progress: Progress | None = None,
     on_epoch: OnEpoch | None = None,
+    objective: Objective | None = None,
+    patience: int | None = None,
 ) -> History:
     """Train a classifier in place under a one-cycle learning rate.
 
@@ -116,6 +120,9 @@ def fit(
             validation at the end of an epoch), a few times a second at most.
         on_epoch: called with (epoch counted from 0, model in training mode) before each epoch; a resumed fit
             calls it for the epochs already done too, before it loads the weights.
+        objective: replaces the cross entropy: called with (model, inputs, labels, share of all steps done), returns
+            the loss and the logits (batch, classes) that the accuracy is counted from.
+        patience: stop after so many epochs in which the validation accuracy was no better than its best so far.
 
     Raises:
         ConfigError: an argument cannot be used, or the checkpoint belongs to another fit.
@@ -128,23 +135,33 @@ def fit(
     """
     precision = resolve_precision(precision)
     check_numbers(epochs=epochs, lr=lr, batch_size=batch_size, weight_decay=weight_decay)
+    if patience is not None and (patience < 1 or validation is None):
+        raise ConfigError(f"patience={patience} needs validation samples and at least 1 epoch")
     x, y = train
     listening = modes(teacher) if teacher else nullcontext()
     with memory_format(model, x) as layout, torch.random.fork_rng(devices=[]), listening:
         check_fits(model, x, y, teacher)
         job = Job(
             model, teacher, optimizer_of(optimizer, model, weight_decay), x, y, augmentation(augment, x), epochs,
-            min(batch_size, len(x)), lr, seed, precision, layout, validation, progress, on_epoch,
+            min(batch_size, len(x)), lr, seed, precision, layout, validation, progress, on_epoch, objective,
         )  # fmt: skip
         arguments = _arguments(job, weight_decay, optimizer)
         records = _resume(job, Path(checkpoint), arguments) if checkpoint else []
         for epoch in range(len(records), epochs):
+            if patience is not None and _stalled(records, patience):
+                break
             records.append(_epoch(job, epoch))
             if checkpoint:
                 save_checkpoint(Path(checkpoint), arguments, records, model, job.optimizer)
     model.eval()
     columns = {k: tuple(r[k] for r in records if k in r) for k in ("loss", "accuracy", "validation", "seconds")}
     return History(**columns, precision=precision)
+
+
+def _stalled(records: list[dict[str, Any]], patience: int) -> bool:
+    """Whether the last epochs brought nothing over those before them."""
+    scores = [record["validation"] for record in records]
+    return len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
 
 def _epoch(job: Job, epoch: int) -> dict[str, Any]:
@@ -175,8 +192,9 @@ def _train_epoch(job: Job, epoch: int) -> dict[str, Any]:
         x, y = job.x[rows], job.y[rows]
         if job.augment:
             x = job.augment(x, generator)
-        lr = one_cycle(epoch * job.steps + step, job.epochs * job.steps, job.lr)
-        loss, hits = _step(job, x.contiguous(memory_format=job.layout), y, lr)
+        done = epoch * job.steps + step
+        lr = one_cycle(done, job.epochs * job.steps, job.lr)
+        loss, hits = _step(job, x.contiguous(memory_format=job.layout), y, lr, done / (job.epochs * job.steps))
         if not math.isfinite(loss):
             raise JobError(
                 f"training loss is {loss} in epoch {epoch + 1} of {job.epochs}, step {step + 1} of {job.steps}, "
@@ -191,10 +209,23 @@ def _train_epoch(job: Job, epoch: int) -> dict[str, Any]:
     return {"loss": loss_sum / job.steps, "accuracy": correct / (job.steps * job.batch_size)}
 
 
-def _step(job: Job, x: Tensor, y: Tensor, lr: float) -> tuple[float, int]:
+def _step(job: Job, x: Tensor, y: Tensor, lr: float, share: float) -> tuple[float, int]:
     """One update; returns the loss before it and the number of right answers."""
     for group in job.optimizer.param_groups:
         group["lr"] = lr
+    if job.objective is not None:
+        with autocast(job.precision):
+            loss, out = job.objective(job.model, x, y, share)
+    else:
+        loss, out = _cross_entropy(job, x, y)
+    job.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    job.optimizer.step()
+    return loss.item(), int((out.argmax(1) == y).sum())
+
+
+def _cross_entropy(job: Job, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss, half of it from the teacher where there is one, and the logits."""
     with autocast(job.precision):
         out = job.model(x)
         target = None
@@ -204,10 +235,7 @@ def _step(job: Job, x: Tensor, y: Tensor, lr: float) -> tuple[float, int]:
     loss = F.cross_entropy(out.float(), y)
     if target is not None:
         loss = 0.5 * loss + 0.5 * distillation(out.float(), target.float())
-    job.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    job.optimizer.step()
-    return loss.item(), int((out.argmax(1) == y).sum())
+    return loss, out
 
 
 def distillation(out: Tensor, target: Tensor) -> Tensor:
