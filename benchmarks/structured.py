@@ -45,7 +45,12 @@ def repeated(call: Callable[[], object]) -> tuple[Callable[[], object], int]:
     start = time.process_time()
     call()
     count = max(1, round(LEAST_S / max(time.process_time() - start, 1e-6)))
-    return lambda: [call() for _ in range(count)] and None, count
+
+    def turn() -> None:
+        for _ in range(count):  # results are dropped at once: kept ones would all need fresh memory pages
+            call()
+
+    return turn, count
 
 
 def times(calls: Mapping[str, Callable[[], object]], yardstick: str) -> dict[str, float]:

@@ -49,8 +49,10 @@ def ready(x: Tensor, factors: Sequence[Tensor]) -> bool:
         x: input.
         factors: weights of the chain.
     """
-    tensors = (x, *factors)
-    if not all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors) or x.numel() == 0:
+    for t in (x, *factors):
+        if t.dtype is not torch.float32 or not t.is_cpu:
+            return False
+    if not x.numel():
         return False
     return os.environ.get("NETFIT_CC") != "none" and _library() is not None
 

@@ -54,6 +54,8 @@ def ks_multiply(
     if features > reads or out > writes:
         raise ConfigError(f"x with {features} features and {out} of the product: the chain is {reads} -> {writes}")
     if layout == "batch_first":
+        if x.ndim == 2:  # a reshape to the same shape would still be two more steps of the backward pass
+            return _multiply(x, factors, bias, out)
         y = _multiply(x.reshape(-1, features), factors, bias, out)
         return y.reshape(*x.shape[:-1], out)
     return _multiply(x, factors, bias, out) if x.ndim == 3 else _multiply(x.unsqueeze(0), factors, bias, out).squeeze(0)

@@ -56,7 +56,7 @@ static inline float total(vec v) {
 }
 
 /* `tile` lanes of x to one line per feature, in the order a factor reads them; the factor's `size` may be larger. */
-static void load_tile(const float *x, View v, int64_t lanes, int64_t tile, const int32_t *place, int64_t size,
+static void load_tile(const float *x, View v, int64_t lanes, int64_t tile, const uint32_t *place, int64_t size,
                       float *to) {
     int64_t f = 0;
     if (v.feature == 1)
@@ -65,10 +65,10 @@ static void load_tile(const float *x, View v, int64_t lanes, int64_t tile, const
                 vec r[LANES] = {0};
                 for (int i = 0; i < LANES && s + i < lanes; i++) r[i] = *(const vec *)(x + (s + i) * v.sample + f);
                 transpose(r);
-                for (int i = 0; i < LANES; i++) *(vec *)(to + place[f + i] * tile + s) = r[i];
+                for (int i = 0; i < LANES; i++) *(vec *)(to + place[f + i] + s) = r[i];
             }
     for (; f < v.features; f++) {
-        float *line = to + place[f] * tile;
+        float *line = to + place[f];
         if (v.sample == 1 && lanes == tile)
             for (int64_t s = 0; s < tile; s += LANES) *(vec *)(line + s) = *(const vec *)(x + f * v.feature + s);
         else if (v.sample == 1)
@@ -77,7 +77,7 @@ static void load_tile(const float *x, View v, int64_t lanes, int64_t tile, const
             for (int64_t s = 0; s < lanes; s++) line[s] = x[f * v.feature + s * v.sample];
         memset(line + lanes, 0, (size_t)(tile - lanes) * sizeof(float));
     }
-    for (; f < size; f++) memset(to + place[f] * tile, 0, (size_t)tile * sizeof(float));
+    for (; f < size; f++) memset(to + place[f], 0, (size_t)tile * sizeof(float));
 }
 
 static void store_tile(const float *from, View v, int64_t lanes, int64_t tile, const float *bias, float *y) {
@@ -100,57 +100,72 @@ static void store_tile(const float *from, View v, int64_t lanes, int64_t tile, c
     }
 }
 
-/* `rows` outputs of a block; `count` vectors hold a tile. `ahead` is fetched meanwhile: weights are read once a tile. */
-static inline __attribute__((always_inline)) void some_rows(const float *x, const float *w, const Factor *p, int rows,
-                                                            int count, const float *ahead, const int32_t *place,
-                                                            float *y) {
+/* `rows` outputs of a block; `count` vectors hold a tile. `ahead` is fetched meanwhile: weights are read once a tile.
+   Whether the rows or the columns of a block lie side by side is known when this is compiled, and so are the addresses
+   of eight weights as three pointers and multiples of one step: with any steps the additions cost more than the
+   products. */
+static inline __attribute__((always_inline)) void some_rows(const float *x, const float *w, const Factor *p, int by_rows,
+                                                            int rows, int count, const float *ahead,
+                                                            const uint32_t *place, float *y) {
+    const int64_t row = by_rows ? p->row : 1, col = by_rows ? 1 : p->col, c = p->c, d = p->d;
+    const float *three = w + 3 * row, *six = w + 6 * row;
     vec sum[8][2];
     for (int j = 0; j < rows; j++)
         for (int u = 0; u < count; u++) sum[j][u] = (vec){0};
-    for (int64_t k = 0; k < p->c; k++) {
-        __builtin_prefetch(ahead + k * rows);
+    for (int64_t k = 0; k < c; k++) {
+        __builtin_prefetch(ahead);
+        vec in[2];
+        for (int u = 0; u < count; u++) in[u] = *(const vec *)(x + u * LANES);
         for (int j = 0; j < rows; j++) {
-            const float factor = w[j * p->row + k * p->col];
-            for (int u = 0; u < count; u++) sum[j][u] += factor * *(const vec *)(x + (k * count + u) * LANES);
+            const float factor = j < 3 ? w[j * row] : j < 6 ? three[(j - 3) * row] : six[(j - 6) * row];
+            for (int u = 0; u < count; u++) sum[j][u] += factor * in[u];
         }
+        x += count * LANES, ahead += rows, w += col, three += col, six += col;
     }
-    for (int j = 0; j < rows; j++)
-        for (int u = 0; u < count; u++) *(vec *)(y + (place[j * p->d] * count + u) * LANES) = sum[j][u];
+    for (int j = 0; j < rows; j++) {
+        float *line = y + place[j * d];
+        for (int u = 0; u < count; u++) *(vec *)(line + u * LANES) = sum[j][u];
+    }
 }
 
-static inline __attribute__((always_inline)) void multiply(const float *x, const Factor *p, int count,
-                                                           const int32_t *place, float *y) {
+static inline __attribute__((always_inline)) void multiply(const float *x, const Factor *p, int by_rows, int count,
+                                                           const uint32_t *place, float *y) {
     for (int64_t i = 0; i < p->a; i++)
         for (int64_t l = 0; l < p->d; l++) {
             const float *w = p->weight + (i * p->d + l) * p->b * p->c, *next = w + p->b * p->c;
             const float *in = x + (i * p->d + l) * p->c * count * LANES;
-            const int32_t *out = place + i * p->b * p->d + l;
+            const uint32_t *out = place + i * p->b * p->d + l;
+#define ROWS(n) some_rows(in, w + j * p->row, p, by_rows, n, count, next + j * p->c, out + j * p->d, y)
             int64_t j = 0;
-            for (; j + 8 <= p->b; j += 8) some_rows(in, w + j * p->row, p, 8, count, next + j * p->c, out + j * p->d, y);
-            for (; j + 4 <= p->b; j += 4) some_rows(in, w + j * p->row, p, 4, count, next + j * p->c, out + j * p->d, y);
-            for (; j < p->b; j++) some_rows(in, w + j * p->row, p, 1, count, next + j * p->c, out + j * p->d, y);
+            for (; j + 8 <= p->b; j += 8) ROWS(8);
+            for (; j + 4 <= p->b; j += 4) ROWS(4);
+            for (; j < p->b; j++) ROWS(1);
         }
 }
 
-static void apply(const float *x, const Factor *p, int64_t tile, const int32_t *place, float *y) {
+static void apply(const float *x, const Factor *p, int64_t tile, const uint32_t *place, float *y) {
     if (tile == LANES)
-        multiply(x, p, 1, place, y);
+        p->col == 1 ? multiply(x, p, 1, 1, place, y) : multiply(x, p, 0, 1, place, y);
     else
-        multiply(x, p, 2, place, y);
+        p->col == 1 ? multiply(x, p, 1, 2, place, y) : multiply(x, p, 0, 2, place, y);
 }
 
 /* grad (rows x c of a block) += g x^T, from column k, for `rows` lines of g and `count` vectors of columns; `xt` is x
    transposed, `wide` floats a lane. */
-static inline __attribute__((always_inline)) void some_grads(const float *g, const float *xt, int64_t tile, int64_t wide,
+static inline __attribute__((always_inline)) void some_grads(const float *g, const float *xt, int tile, int64_t wide,
                                                              int rows, int count, int64_t k, int64_t c, float *grad) {
     vec sum[8][2];
     for (int j = 0; j < rows; j++)
         for (int u = 0; u < count; u++) sum[j][u] = (vec){0};
-    for (int64_t t = 0; t < tile; t++)
+    const float *line = xt + k;
+    for (int t = 0; t < tile; t++, g++, line += wide) {
+        vec in[2];
+        for (int u = 0; u < count; u++) in[u] = *(const vec *)(line + u * LANES);
         for (int j = 0; j < rows; j++) {
-            const float factor = g[j * tile + t];
-            for (int u = 0; u < count; u++) sum[j][u] += factor * *(const vec *)(xt + t * wide + k + u * LANES);
+            const float factor = g[j * tile];
+            for (int u = 0; u < count; u++) sum[j][u] += factor * in[u];
         }
+    }
     for (int j = 0; j < rows; j++)
         for (int u = 0; u < count; u++) {
             const int64_t at = k + u * LANES;
@@ -161,16 +176,15 @@ static inline __attribute__((always_inline)) void some_grads(const float *g, con
         }
 }
 
-static inline __attribute__((always_inline)) void row_grads(const float *g, const float *xt, int64_t tile, int64_t wide,
+static inline __attribute__((always_inline)) void row_grads(const float *g, const float *xt, int tile, int64_t wide,
                                                             int rows, int64_t c, float *grad) {
     int64_t k = 0;
     for (; k + 2 * LANES <= wide; k += 2 * LANES) some_grads(g, xt, tile, wide, rows, 2, k, c, grad);
     if (k < wide) some_grads(g, xt, tile, wide, rows, 1, k, c, grad);
 }
 
-/* Gradients of all blocks of a factor from the tiles of its inputs and of the gradients of its outputs. `xt` has room
-   for one transposed block. */
-static void grads(const float *x, const float *g, const Factor *p, int64_t tile, float *xt) {
+static inline __attribute__((always_inline)) void block_grads(const float *x, const float *g, const Factor *p, int tile,
+                                                              float *xt) {
     const int64_t wide = (p->c + LANES - 1) / LANES * LANES;
     for (int64_t n = 0; n < p->a * p->d; n++) {
         const float *in = x + n * p->c * tile, *out = g + n * p->b * tile;
@@ -179,14 +193,14 @@ static void grads(const float *x, const float *g, const Factor *p, int64_t tile,
             for (int64_t j = 0; j < p->b; j++)
                 for (int64_t k = 0; k < p->c; k++) {
                     vec sum = {0};
-                    for (int64_t t = 0; t < tile; t += LANES)
+                    for (int t = 0; t < tile; t += LANES)
                         sum += *(const vec *)(out + j * tile + t) * *(const vec *)(in + k * tile + t);
                     grad[j * p->c + k] += total(sum);
                 }
             continue;
         }
         for (int64_t k = 0; k < wide; k += LANES)
-            for (int64_t t = 0; t < tile; t += LANES) {
+            for (int t = 0; t < tile; t += LANES) {
                 vec r[LANES] = {0};
                 for (int i = 0; i < LANES && k + i < p->c; i++) r[i] = *(const vec *)(in + (k + i) * tile + t);
                 transpose(r);
@@ -198,28 +212,38 @@ static void grads(const float *x, const float *g, const Factor *p, int64_t tile,
     }
 }
 
-/* Where each value goes so that the blocks of the next factor read theirs one after another. */
-static void places(const Factor *next, int64_t size, int32_t *place) {
-    int32_t at = 0;
+/* Gradients of all blocks of a factor from the tiles of its inputs and of the gradients of its outputs. `xt` has room
+   for one transposed block. */
+static void grads(const float *x, const float *g, const Factor *p, int64_t tile, float *xt) {
+    if (tile == LANES)
+        block_grads(x, g, p, LANES, xt);
+    else
+        block_grads(x, g, p, 2 * LANES, xt);
+}
+
+/* Where the line of each value goes so that the blocks of the next factor read theirs one after another. */
+static void places(const Factor *next, int64_t size, int64_t tile, uint32_t *place) {
+    uint32_t at = 0;
     if (!next)
-        for (int64_t m = 0; m < size; m++) place[m] = (int32_t)m;
+        for (int64_t m = 0; m < size; m++) place[m] = (uint32_t)(m * tile);
     else
         for (int64_t i = 0; i < next->a; i++)
             for (int64_t l = 0; l < next->d; l++)
-                for (int64_t k = 0; k < next->c; k++) place[(i * next->c + k) * next->d + l] = at++;
+                for (int64_t k = 0; k < next->c; k++, at += (uint32_t)tile)
+                    place[(i * next->c + k) * next->d + l] = at;
 }
 
 /* Memory that stays with the thread: fresh pages would cost as much as the product of a small layer. */
-static void *scratch(size_t floats, size_t ints, int32_t **place) {
+static void *scratch(size_t floats, size_t ints, uint32_t **place) {
     static _Thread_local char *held;
     static _Thread_local size_t size;
-    const size_t first = (floats * sizeof(float) + 63) / 64 * 64, wanted = (first + ints * sizeof(int32_t) + 63) / 64 * 64;
+    const size_t first = (floats * sizeof(float) + 63) / 64 * 64, wanted = (first + ints * sizeof(uint32_t) + 63) / 64 * 64;
     if (size < wanted) {
         free(held);
         held = aligned_alloc(64, wanted);
         size = held ? wanted : 0;
     }
-    *place = (int32_t *)(held + first);
+    *place = (uint32_t *)(held + first);
     return held;
 }
 
@@ -228,9 +252,9 @@ static int64_t outputs(const Factor *p) { return p->a * p->b * p->d; }
 static int64_t tile_of(View v) { return v.samples > LANES ? 2 * LANES : LANES; }
 
 /* place[n]: where the values before factor n go, place[count] those of the result. */
-static void forward_places(const Factor *factors, int64_t count, int64_t widest, int32_t *place) {
-    for (int64_t n = 0; n < count; n++) places(factors + n, inputs(factors + n), place + n * widest);
-    places(0, outputs(factors + count - 1), place + count * widest);
+static void forward_places(const Factor *factors, int64_t count, int64_t widest, int64_t tile, uint32_t *place) {
+    for (int64_t n = 0; n < count; n++) places(factors + n, inputs(factors + n), tile, place + n * widest);
+    places(0, outputs(factors + count - 1), tile, place + count * widest);
 }
 
 static Factor transposed(const Factor *p) {
@@ -242,10 +266,10 @@ int kronecker_forward(const Call *call) {
     const View in = call->in, out = call->out;
     const Factor *factors = call->factors;
     const int64_t count = call->count, widest = call->widest, tile = tile_of(in);
-    int32_t *place;
+    uint32_t *place;
     float *buffer = scratch((size_t)(2 * widest * tile), (size_t)((count + 1) * widest), &place);
     if (!buffer) return 1;
-    forward_places(factors, count, widest, place);
+    forward_places(factors, count, widest, tile, place);
     for (int64_t g = 0; g < in.groups; g++)
         for (int64_t s = 0; s < in.samples; s += tile) {
             const int64_t lanes = in.samples - s < tile ? in.samples - s : tile;
@@ -268,16 +292,16 @@ int kronecker_backward(const Call *call) {
     const View in = call->in, out = call->out;
     const Factor *factors = call->factors;
     const int64_t count = call->count, widest = call->widest, tile = tile_of(in), line = widest * tile;
-    int32_t *place;
+    uint32_t *place;
     float *buffer = scratch((size_t)((count + 3) * line + LANES * tile), (size_t)(2 * (count + 1) * widest), &place);
     if (!buffer) return 1;
     float *values = buffer + 2 * line, *xt = values + count * line;
-    int32_t *back_place = place + (count + 1) * widest;
-    forward_places(factors, count, widest, place);
-    places(0, inputs(factors), back_place);
+    uint32_t *back_place = place + (count + 1) * widest;
+    forward_places(factors, count, widest, tile, place);
+    places(0, inputs(factors), tile, back_place);
     for (int64_t n = 0; n < count; n++) {
         const Factor back = transposed(factors + n);
-        places(&back, outputs(factors + n), back_place + (n + 1) * widest);
+        places(&back, outputs(factors + n), tile, back_place + (n + 1) * widest);
     }
     for (int64_t g = 0; g < in.groups; g++)
         for (int64_t s = 0; s < in.samples; s += tile) {
