@@ -243,3 +243,15 @@ def test_checkpoint_of_another_fit_is_refused(samples, tmp_path):
     (path / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(ArtifactError):
         fit(net(), samples, **ARGUMENTS | {"epochs": 1}, checkpoint=path)
+
+
+def test_several_yes_or_no_outputs_are_learned_from_probabilities():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(256, 4, generator=generator)
+    y = (x[:, :3] > 0).float() * 0.9 + 0.05
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    history = fit(model, (x, y), epochs=20, lr=0.5, batch_size=32, weight_decay=0, seed=0, validation=(x, y))
+    assert history.accuracy[-1] > 0.95 and history.validation[-1] > 0.95
+    with pytest.raises(ConfigError, match=r"targets must be \(n, 3\) from 0 to 1"):
+        fit(model, (x, 2 * y), epochs=1, lr=0.5, batch_size=32, weight_decay=0, seed=0)

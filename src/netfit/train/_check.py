@@ -25,10 +25,13 @@ def check_fits(model: nn.Module, x: Tensor, y: Tensor, teacher: nn.Module | None
     """Raise ConfigError unless the model maps samples to logits that cover every label, and the teacher likewise."""
     if len(x) != len(y) or len(x) == 0:
         raise ConfigError(f"training needs as many inputs as labels, not {len(x)} and {len(y)}")
-    if y.dtype != torch.int64 or y.dim() != 1:
+    several = y.is_floating_point() and y.dim() == 2
+    if not several and (y.dtype != torch.int64 or y.dim() != 1):
         raise ConfigError(f"labels must be int64 (n,), not {y.dtype} {tuple(y.shape)}")
     outputs = _outputs("model", model, x)
-    if y.min() < 0 or y.max() >= outputs:
+    if several and (y.shape[1] != outputs or not (y.min() >= 0 and y.max() <= 1)):
+        raise ConfigError(f"the model gives {outputs} outputs: targets must be (n, {outputs}) from 0 to 1")
+    if not several and (y.min() < 0 or y.max() >= outputs):
         raise ConfigError(
             f"the model gives {outputs} outputs but labels go from {int(y.min())} to {int(y.max())}; "
             "build it with the right num_classes"

@@ -53,12 +53,12 @@ def logits(model: nn.Module, x: Tensor, batch_size: int = BATCH_SIZE, precision:
 
 
 def evaluate(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = BATCH_SIZE, precision: str = "fp32") -> float:
-    """Top-1 accuracy in evaluation mode, 0 to 1.
+    """Accuracy in evaluation mode, 0 to 1: of the largest output, or of every output on its own.
 
     Args:
         model: maps (batch, ...) to (batch, classes).
         x: inputs (n, ...).
-        y: labels, int64 (n,).
+        y: labels, int64 (n,), or probabilities (n, outputs).
         batch_size: samples a forward pass.
         precision: as in ``logits``.
 
@@ -70,7 +70,14 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = BATCH_SIZ
     """
     if len(x) != len(y) or len(x) == 0:
         raise ConfigError(f"evaluation needs as many inputs as labels, not {len(x)} and {len(y)}")
-    return (logits(model, x, batch_size, precision).argmax(1) == y).double().mean().item()
+    return hits(logits(model, x, batch_size, precision), y) / len(x)
+
+
+def hits(out: Tensor, y: Tensor) -> float:
+    """Right answers among the outputs of some samples; a sample of several targets counts by the share of them."""
+    if y.dim() == 1:
+        return (out.argmax(1) == y).sum().item()
+    return ((out > 0) == (y > 0.5)).double().mean(1).sum().item()
 
 
 @torch.no_grad()

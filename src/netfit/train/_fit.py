@@ -18,7 +18,7 @@ from netfit.seeding import derive
 from ._augment import Augment, augmentation
 from ._check import check_fits, check_numbers
 from ._checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
-from ._evaluate import evaluate, modes
+from ._evaluate import evaluate, hits, modes
 from ._optimizer import one_cycle, optimizer_of
 from ._precision import autocast, memory_format, resolve_precision
 
@@ -103,7 +103,8 @@ def fit(
 
     Args:
         model: maps (batch, ...) to logits (batch, classes).
-        train: inputs (n, ...) float32 and labels (n,) int64.
+        train: inputs (n, ...) float32, and labels (n,) int64 or, for networks whose outputs are yes or no each,
+            probabilities (n, outputs) float32: then the loss is the binary cross entropy.
         epochs: passes over the samples, in all (a resumed fit does the rest of them).
         lr: highest learning rate of the cycle.
         batch_size: samples a step.
@@ -194,14 +195,14 @@ def _train_epoch(job: Job, epoch: int) -> dict[str, Any]:
             x = job.augment(x, generator)
         done = epoch * job.steps + step
         lr = one_cycle(done, job.epochs * job.steps, job.lr)
-        loss, hits = _step(job, x.contiguous(memory_format=job.layout), y, lr, done / (job.epochs * job.steps))
+        loss, right = _step(job, x.contiguous(memory_format=job.layout), y, lr, done / (job.epochs * job.steps))
         if not math.isfinite(loss):
             raise JobError(
                 f"training loss is {loss} in epoch {epoch + 1} of {job.epochs}, step {step + 1} of {job.steps}, "
                 f"at learning rate {lr:.3g}; lower the learning rate, or look for non-finite inputs"
             )
         loss_sum += loss
-        correct += hits
+        correct += right
         if job.progress and time.monotonic() - reported > REPORT_EVERY_S:
             reported = time.monotonic()
             seen = {"loss": loss_sum / (step + 1), "accuracy": correct / ((step + 1) * len(rows)), "lr": lr}
@@ -209,7 +210,7 @@ def _train_epoch(job: Job, epoch: int) -> dict[str, Any]:
     return {"loss": loss_sum / job.steps, "accuracy": correct / (job.steps * job.batch_size)}
 
 
-def _step(job: Job, x: Tensor, y: Tensor, lr: float, share: float) -> tuple[float, int]:
+def _step(job: Job, x: Tensor, y: Tensor, lr: float, share: float) -> tuple[float, float]:
     """One update; returns the loss before it and the number of right answers."""
     for group in job.optimizer.param_groups:
         group["lr"] = lr
@@ -221,7 +222,7 @@ def _step(job: Job, x: Tensor, y: Tensor, lr: float, share: float) -> tuple[floa
     job.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     job.optimizer.step()
-    return loss.item(), int((out.argmax(1) == y).sum())
+    return loss.item(), hits(out, y)
 
 
 def _cross_entropy(job: Job, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -232,7 +233,7 @@ def _cross_entropy(job: Job, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         if job.teacher is not None:
             with torch.no_grad():
                 target = job.teacher(x)
-    loss = F.cross_entropy(out.float(), y)
+    loss = F.cross_entropy(out.float(), y) if y.dim() == 1 else F.binary_cross_entropy_with_logits(out.float(), y)
     if target is not None:
         loss = 0.5 * loss + 0.5 * distillation(out.float(), target.float())
     return loss, out
