@@ -125,19 +125,29 @@ struct Scratch {
     std::vector<int32_t> shift;
 };
 
-/* The results of COLS pixels of one output channel. */
+typedef uint64_t Sums __attribute__((vector_size(8 * COLS)));
+
+/* The results of COLS pixels of one output channel; like `tile` in vectors, whatever the compiler would find. */
 template <int BITS>
 inline void finish(const uint64_t *sum, const uint64_t *upper, const int32_t *ones, int32_t shift, float scale,
                    float bias, float least, int64_t count, float *out) {
-    float result[COLS];
-    for (int c = 0; c < COLS; c++) {
-        const int32_t both = (int32_t)sum[c] + (BITS == 2 ? 2 * (int32_t)upper[c] : 0);
-        result[c] = std::max((float)(2 * both - ones[c] - shift) * scale + bias, least);
+    Sums both;
+    Bits below;
+    memcpy(&both, sum, sizeof both);
+    memcpy(&below, ones, sizeof below);
+    if (BITS == 2) {
+        Sums twice;
+        memcpy(&twice, upper, sizeof twice);
+        both += twice << 1;
     }
+    const Bits dot = (__builtin_convertvector(both, Bits) << 1) - below - shift;
+    const Floats value = __builtin_convertvector(dot, Floats) * scale + bias;
+    const Floats floor = Floats{} + least;
+    const Floats result = value < floor ? floor : value;
     if (count == COLS)
-        memcpy(out, result, sizeof result);
+        memcpy(out, &result, sizeof result);
     else
-        memcpy(out, result, (size_t)count * 4);
+        memcpy(out, &result, (size_t)count * 4);
 }
 
 template <int BITS>
