@@ -1,7 +1,11 @@
 """The faster way is taken, decided by clocks that tests bring."""
 
+import copy
+
+import pytest
 import torch
 
+from netfit.errors import ConfigError
 from netfit.structured import ButterflyLinear, MonarchLinear, _auto
 
 
@@ -44,9 +48,43 @@ def test_it_is_asked_once_for_each_size(monkeypatch):
 def test_a_clear_case_is_not_measured(monkeypatch):
     asked = []
     monkeypatch.setattr(_auto, "faster", lambda one, other: bool(asked.append(1)))
+    layer = ButterflyLinear(1024, 1024)
     with torch.no_grad():
-        ButterflyLinear(1024, 1024)(torch.ones(2, 1024))
-    assert not asked
+        layer(torch.ones(32, 1024))
+        assert not asked
+        layer(torch.ones(1, 1024))  # one sample leaves most lanes of the native product empty
+    assert len(asked) == 1
+
+
+def test_a_weight_that_no_cache_holds_is_not_made(monkeypatch):
+    monkeypatch.setattr(_auto, "_LARGE", 32 * 32 * 4 - 1)
+    monkeypatch.setattr(_auto, "faster", lambda one, other: pytest.fail("asked"))
+    layer, x = layer_and_input()
+    with torch.no_grad():
+        layer(x)
+
+
+def test_the_short_way_sees_every_change(monkeypatch):
+    """The whole weight is kept as long as parameters are what they were, and only for inference."""
+    monkeypatch.setattr(_auto, "faster", lambda one, other: True)
+    layer, x = layer_and_input()
+    expected = torch.nn.functional.linear(x, layer.to_dense(), layer.bias)
+    with torch.no_grad():
+        layer(x)
+        assert layer._dense.quick(x, layer.factors.parameters()) is not None
+        torch.testing.assert_close(layer(x), expected)
+        layer.factors[0].mul_(2)
+        torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.to_dense(), layer.bias))
+        layer.factors[0] = torch.nn.Parameter(torch.zeros_like(layer.factors[0]))
+        assert torch.equal(layer(x), layer.bias.expand(4, -1))
+        layer.bias.zero_()
+        assert not layer(x).any()
+        with pytest.raises(ConfigError, match="expected"):
+            layer(torch.ones(4, 31))
+        copied = copy.deepcopy(layer).double()
+        assert copied(x.double()).dtype == torch.float64
+    layer(x).sum().backward()
+    assert layer.factors[1].grad is not None
 
 
 def test_training_and_other_executions_never_ask(monkeypatch):

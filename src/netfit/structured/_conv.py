@@ -60,7 +60,8 @@ class MonarchConv2d(nn.Module):
         self.kernels = nn.Parameter(torch.empty(between, in_channels // nblocks, *self.kernel_size, **settings))
         self.mix = nn.Parameter(torch.empty(self.chain.patterns[1].shape, **settings))
         self.bias = nn.Parameter(torch.empty(out_channels, **settings)) if bias else None
-        self._dense = FasterDense(in_channels * out_channels * math.prod(self.kernel_size) / self.weight_params)
+        size = in_channels * out_channels * math.prod(self.kernel_size)
+        self._dense = FasterDense(size / self.weight_params, size * self.mix.element_size(), in_channels)
         self.reset_parameters(generator)
 
     @property

@@ -68,7 +68,8 @@ class KSLinear(nn.Module):
         self.factors = nn.ParameterList([nn.Parameter(t) for t in empty])
         self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
         self._kept: tuple[Any, Ready | None] = (None, None)
-        self._dense = FasterDense(in_features * out_features / chain.fuse().n_params)
+        size = in_features * out_features
+        self._dense = FasterDense(size / chain.fuse().n_params, size * self.factors[0].element_size(), in_features)
         self.reset_parameters(generator)
 
     @property
@@ -133,6 +134,9 @@ class KSLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
+        weight = self._dense.quick(x, self._modules["factors"]._parameters.values())  # type: ignore[union-attr]
+        if weight is not None:
+            return F.linear(x, weight, self._parameters.get("bias"))
         if x.shape[-1] != self.in_features:
             raise ConfigError(f"expected (..., {self.in_features}), found an input of shape {tuple(x.shape)}")
         if torch.is_grad_enabled() or not eager(x):

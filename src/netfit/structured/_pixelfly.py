@@ -59,7 +59,8 @@ class PixelflyLinear(nn.Module):
         self.down = nn.Parameter(torch.empty(1, 1, rank, in_features, **settings)) if rank else None
         self.up = nn.Parameter(torch.empty(1, 1, out_features, rank, **settings)) if rank else None
         self.bias = nn.Parameter(torch.empty(out_features, **settings)) if bias else None
-        self._dense = FasterDense(in_features * out_features / self.weight_params)
+        size = in_features * out_features
+        self._dense = FasterDense(size / self.weight_params, size * self.blocks.element_size(), in_features)
         self.reset_parameters(generator)
 
     @property
@@ -97,11 +98,14 @@ class PixelflyLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features); inference takes the whole weight where that is faster."""
+        whole = self._dense.quick(x, self._parameters.values())
+        if whole is not None:
+            return F.linear(x, whole, self.bias)
         if x.shape[-1] != self.in_features:
             raise ConfigError(f"expected (..., {self.in_features}), found an input of shape {tuple(x.shape)}")
         if torch.is_grad_enabled() or torch.compiler.is_exporting() or not eager(x):
             return self._run(x)
-        state = state_of(self.parameters())
+        state = state_of(self._parameters.values())
         return self._dense.run(x, state, self._run, lambda x, w: F.linear(x, w, self.bias), self.to_dense)
 
     def to_dense(self) -> Tensor:
