@@ -4,30 +4,10 @@ C sources are compiled at first use by the compiler found (or the packaged zig o
 content, and registered as torch operators beside a plain torch reference. Without a compiler the reference
 runs; `NETFIT_CC` names a compiler, and `NETFIT_CC=none` asks for the references. Operators for a runtime are C++
 (`NETFIT_CXX`) and have no reference: without a compiler their layers cannot run there.
+
+Names are imported on first use (SPEC 1): `compile_c`, `toolchain` and `netfit.kernels.peers` load no torch.
 """
 
-from netfit.kernels._bits import binary_gemm, pack_planes, pack_signs, planes_gemm
-from netfit.kernels._compile import compile_c
-from netfit.kernels._extension import openvino_extension
-from netfit.kernels._groups import pack_groups, unpack_groups
-from netfit.kernels._mask import pack_mask, unpack_mask
-from netfit.kernels._ops import custom_op
-from netfit.kernels._ordered import ordered_matmul
-from netfit.kernels._toolchain import Toolchain, toolchain
+import lazy_loader as _lazy
 
-__all__ = [
-    "Toolchain",
-    "binary_gemm",
-    "compile_c",
-    "custom_op",
-    "openvino_extension",
-    "ordered_matmul",
-    "pack_groups",
-    "pack_mask",
-    "pack_planes",
-    "pack_signs",
-    "planes_gemm",
-    "toolchain",
-    "unpack_groups",
-    "unpack_mask",
-]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

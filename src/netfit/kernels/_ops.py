@@ -7,8 +7,6 @@ from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
-import torch
-
 from netfit.errors import TargetError
 
 
@@ -29,6 +27,8 @@ def custom_op(
     Returns:
         The operator, called like `reference`.
     """
+
+    import torch  # only here: `source` serves rooms that work without torch
 
     @functools.cache
     def built() -> Callable[..., Any]:

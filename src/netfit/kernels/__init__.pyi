@@ -1,0 +1,14 @@
+from ._bits import binary_gemm as binary_gemm
+from ._bits import pack_planes as pack_planes
+from ._bits import pack_signs as pack_signs
+from ._bits import planes_gemm as planes_gemm
+from ._compile import compile_c as compile_c
+from ._extension import openvino_extension as openvino_extension
+from ._groups import pack_groups as pack_groups
+from ._groups import unpack_groups as unpack_groups
+from ._mask import pack_mask as pack_mask
+from ._mask import unpack_mask as unpack_mask
+from ._ops import custom_op as custom_op
+from ._ordered import ordered_matmul as ordered_matmul
+from ._toolchain import Toolchain as Toolchain
+from ._toolchain import toolchain as toolchain
