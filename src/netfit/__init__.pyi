@@ -20,5 +20,6 @@ from .targets import HostCPU as HostCPU
 from .targets import SystolicArray as SystolicArray
 from .targets.gpu import GPU as GPU
 from .targets.roofline import Roofline as Roofline
+from .targets.vta import VTA as VTA
 from .workload import Workload as Workload
 from .workload import trace as trace

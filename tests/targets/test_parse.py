@@ -39,14 +39,6 @@ def test_host_names_its_runtime() -> None:
         assert target.runtime == runtime
 
 
-@pytest.mark.parametrize("text", ["vta"])
-def test_planned_targets_are_not_installed_yet(text: str) -> None:
-    with pytest.raises(TargetUnavailable, match="not installed yet in this version") as e:
-        parse(text)
-    assert "host" in str(e.value)
-    assert e.value.exit_status == 2
-
-
 @pytest.mark.parametrize(
     ("text", "hint"),
     [("hots", "did you mean 'host'"), ("", "known: "), ("host:openvin", "did you mean 'openvino'")],
@@ -58,13 +50,13 @@ def test_unknown_names_get_a_suggestion(text: str, hint: str) -> None:
 
 def test_installed_packages_bring_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
-        EntryPoint("vta", f"{__name__}:Toy", _parse.GROUP),  # a planned name may be brought by a package
+        EntryPoint("toy", f"{__name__}:Toy", _parse.GROUP),
         EntryPoint("wrong", f"{__name__}:not_a_target", _parse.GROUP),
         EntryPoint("gone", "no_such_module_anywhere:x", _parse.GROUP),
         EntryPoint("host", f"{__name__}:Toy", _parse.GROUP),  # a built-in name may not
     ]
     monkeypatch.setattr(_parse, "entry_points", lambda group: points if group == _parse.GROUP else [])
-    toy = parse("vta:16x16")
+    toy = parse("toy:16x16")
     assert (toy.kind, toy.argument, toy.channel_step) == ("simulated", "16x16", 1)
     assert isinstance(parse("host"), HostCPU)
     with pytest.raises(ConfigError, match=r"made a int, which is not a netfit\.targets\.Target"):

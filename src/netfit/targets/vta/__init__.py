@@ -2,30 +2,31 @@
 
 Hardware with one matrix instruction, three queues and four token FIFOs. `VTA` is the target; `lower` makes the program
 of a convolution, `simulate` runs it, `why_invalid` says without running which loop nests cannot be, `check` proves that
-its tokens order everything.
+its tokens order everything. `vta.isa` packs instructions into 128 bits, `vta.layout` tensors into words.
 """
 
 from ._config import Config
 from ._conv import Conv, Knobs, all_knobs
-from ._isa import decode, disassemble, encode
+from ._features import estimate, features
 from ._lower import lower
 from ._program import Program
 from ._rules import why_invalid
-from ._simulator import check, execute, simulate, times
-from ._timing import Timing
+from ._simulator import check, simulate, times
+from ._target import VTA
+from ._timing import Timing, calibrate
 
 __all__ = [
+    "VTA",
     "Config",
     "Conv",
     "Knobs",
     "Program",
     "Timing",
     "all_knobs",
+    "calibrate",
     "check",
-    "decode",
-    "disassemble",
-    "encode",
-    "execute",
+    "estimate",
+    "features",
     "lower",
     "simulate",
     "times",

@@ -1,5 +1,6 @@
 """The accelerator: shape of its matrix core and sizes of its memories."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from netfit.errors import ConfigError, did_you_mean
@@ -46,7 +47,9 @@ class Config:
                 raise ConfigError(f"{name} = {getattr(self, name)} of a VTA: allowed are 1 to 64")
         for memory, most in (("uop", 8192), ("inp", 2048), ("wgt", 1024), ("acc", 2048)):
             if not 1 <= self.depth(memory) <= most:
-                raise ConfigError(f"the {memory} memory of a VTA has {self.depth(memory)} words: allowed are 1 to {most}")
+                raise ConfigError(
+                    f"the {memory} memory of a VTA has {self.depth(memory)} words: allowed are 1 to {most}"
+                )
         if not self.clock_hz > 0:
             raise ConfigError(f"clock_hz = {self.clock_hz} of a VTA must be positive")
 
@@ -90,3 +93,16 @@ class Config:
     def numbers(self) -> list[float]:
         """The fields in their order, for files."""
         return [float(getattr(self, f.name)) for f in fields(self)]
+
+    @classmethod
+    def from_numbers(cls, numbers: Sequence[float]) -> "Config":
+        """Back from `numbers`.
+
+        Raises:
+            ConfigError: another count of them, or one that is out of range.
+        """
+        names = [f.name for f in fields(cls)]
+        if len(numbers) != len(names):
+            raise ConfigError(f"a VTA has {len(names)} parameters, not {len(numbers)}")
+        batch, block_in, block_out, uop, inp, wgt, acc = (int(x) for x in numbers[:-1])
+        return cls(batch, block_in, block_out, uop, inp, wgt, acc, numbers[-1])

@@ -18,9 +18,9 @@ from netfit.errors import ConfigError
 
 from ._config import MEMORIES, Config
 from ._conv import Conv, Knobs
-from ._isa import ALU, DTYPE, FINISH, GEMM, LOAD, STORE, uop
 from ._program import Program
 from ._rules import Dims, Strict, data_tile, fold2d, kernel_loops, loop_sizes, why_invalid
+from .isa import ALU, DTYPE, FINISH, GEMM, LOAD, STORE, uop
 
 __all__ = ["lower"]
 
@@ -56,11 +56,11 @@ def lower(
     resets = _stack([_reset(nest, t, ~first.astype(bool)) for t in range(v)])
     rounds = _rounds(nest, tiles, steps, first)
     epilogue = _stack([row for t in range(v) for row in _epilogue(nest, t, shift, len(first))])
-    stores = np.concatenate([_stores(nest, tiles, t) for t in range(v)], 1)
-    body = np.concatenate([_tiled(resets, len(first)), rounds, _tiled(epilogue, len(first)), stores], 1)
+    stores = [_stores(nest, tiles, t) for t in range(v)]
+    body = _join([resets, rounds, epilogue, *stores])
     kernel = _kernel_uops(nest)
     head = _row(LOAD, mem=_MEM["uop"], y_size=1, x_size=len(kernel), x_stride=len(kernel))
-    rows = np.concatenate([head[None], body.reshape(-1), *(row[None] for row in _tail(v))])
+    rows = _join([head[None], body.reshape(-1), *(row[None] for row in _tail(v))])
     return Program(config, rows, kernel, dict(zip(("inp", "wgt", "out"), nest.held(), strict=True)))
 
 
@@ -136,13 +136,15 @@ def _row(opcode: int, **fields: int) -> Rows:
     return row
 
 
+def _join(parts: list[Rows]) -> Rows:
+    """Concatenation along the last axis; as plain numbers, because fields would be joined one by one."""
+    plain = [np.ascontiguousarray(p).view(np.int32).reshape(*p.shape, len(DTYPE.names or ())) for p in parts]
+    return np.concatenate(plain, -2).view(DTYPE)[..., 0]
+
+
 def _stack(rows: list[Rows]) -> Rows:
-    """(tiles, rows) of rows that hold for one tile each, or for all."""
-    return np.stack(np.broadcast_arrays(*rows), -1)
-
-
-def _tiled(rows: Rows, tiles: int) -> Rows:
-    return np.broadcast_to(rows, (tiles, rows.shape[-1]))
+    """(tiles, rows) of one row for each tile."""
+    return _join([row[:, None] for row in rows])
 
 
 def _reset(nest: _Nest, t: int, waits: Any) -> Rows:
@@ -186,7 +188,7 @@ def _rounds(nest: _Nest, tiles: Places, steps: int, first: NDArray[np.int32]) ->
         group[-1]["push_next"][:, -1] = 1
     products = _stack([_product(nest, t, part) for t in range(v)])
     products["pop_prev"] = products["push_prev"] = 1
-    rows = np.concatenate([block for group in groups for block in group] + [products], 1)
+    rows = _join([*(block for group in groups for block in group), products])
     return rows.reshape(count, -1)
 
 
@@ -295,7 +297,7 @@ def _product(nest: _Nest, t: int, part: NDArray[np.int64]) -> Rows:
 
 
 def _kernel_uops(nest: _Nest) -> NDArray[np.uint32]:
-    """Micro-ops of the product of every part and thread; the first one of each also addresses the whole tile of sums."""
+    """Micro-ops of the product of every part and thread; the first of each also addresses its whole tile of sums."""
     _, unrolled = kernel_loops(nest.conv, nest.knobs)
     sizes, strides = loop_sizes(nest.conv, nest.knobs), _strides(nest)
     offsets = reduce(
@@ -308,7 +310,11 @@ def _kernel_uops(nest: _Nest) -> NDArray[np.uint32]:
         for t in range(nest.knobs.threads):
             along_co, along_h = nest.thread(t)
             in_image, in_weights = (part, 0) if nest.knobs.oc_nthread == 2 else (0, part)
-            places = t * nest.acc_tile, (along_h + in_image) * nest.data_tile, (along_co + in_weights) * nest.weight_tile
+            places = (
+                t * nest.acc_tile,
+                (along_h + in_image) * nest.data_tile,
+                (along_co + in_weights) * nest.weight_tile,
+            )
             acc, image, weights = (offsets + np.array(places)).T
             made.append(uop(acc, weights, image) if nest.swap else uop(acc, image, weights))
     return np.concatenate(made)

@@ -13,7 +13,7 @@ from netfit.errors import ArtifactError, ConfigError
 from netfit.io import write_bytes
 
 from ._config import Config
-from ._isa import DTYPE, decode, disassemble, encode
+from .isa import DTYPE, decode, disassemble, encode
 
 __all__ = ["Program"]
 
@@ -78,7 +78,7 @@ class Program:
             with np.load(path, allow_pickle=False) as file:
                 numbers, words = file["config"], [int(x) for x in file["words"]]
                 instructions, uops = file["instructions"], file["uops"]
-            config = Config(*(int(x) for x in numbers[:-1]), clock_hz=float(numbers[-1]))
+            config = Config.from_numbers([float(x) for x in numbers])
             if len(instructions) > _MOST_INSTRUCTIONS or uops.dtype != np.uint32 or uops.ndim != 1 or min(words) < 1:
                 raise ConfigError(f"{len(instructions)} instructions, micro-ops of {uops.dtype}, words {words}")
             return cls(config, decode(instructions), uops, dict(zip(("inp", "wgt", "out"), words, strict=True)))

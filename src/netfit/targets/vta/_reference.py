@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._config import MEMORIES
-from ._isa import ALU, GEMM, LOAD, STORE
 from ._program import Program
+from .isa import ALU, GEMM, LOAD, STORE
 
 __all__ = ["execute_plainly"]
 

@@ -128,4 +128,3 @@ def _burst_rule(conv: Conv, k: Knobs) -> str | None:
     if fold2d([(k.tile_co, conv.oh * conv.ow), (k.tile_h, conv.ow), (k.tile_w, 1)])[1]:
         return "dma_out"
     return None
-

@@ -13,9 +13,9 @@ from netfit.kernels import compile_c
 from netfit.kernels._ops import source
 
 from ._config import MEMORIES, Config
-from ._isa import ALU, GEMM, LOAD, STORE, check_fields, disassemble
 from ._program import Program
 from ._timing import Timing
+from .isa import ALU, GEMM, LOAD, STORE, check_fields, disassemble
 
 __all__ = ["Stats", "check", "execute", "simulate", "times"]
 
@@ -51,11 +51,11 @@ class Stats:
 
 
 class _Sizes(ctypes.Structure):
-    _fields_ = [("depth", ctypes.c_int64 * 4), ("held", ctypes.c_int64 * 5)]  # noqa: RUF012
+    _fields_ = [("depth", ctypes.c_int64 * 4), ("held", ctypes.c_int64 * 5)]
 
 
 class _Timing(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_double) for name in ("start", "row", "bw", "product", "alu", "fetch", "latency")]  # noqa: RUF012
+    _fields_ = [(name, ctypes.c_double) for name in ("start", "row", "bw", "product", "alu", "fetch", "latency")]
 
 
 @functools.cache
@@ -103,7 +103,9 @@ def _checked(program: Program) -> NDArray[Any]:
 def _failure(program: Program, bad: int, at: int) -> Exception:
     if bad == 5:
         return MemoryError("no memory for a simulation")
-    return ConfigError(f"instruction {disassemble(program.instructions[at : at + 1])[0][6:].strip()!r} at {at} {_BAD[bad]}")
+    return ConfigError(
+        f"instruction {disassemble(program.instructions[at : at + 1])[0][6:].strip()!r} at {at} {_BAD[bad]}"
+    )
 
 
 def execute(program: Program, inp: NDArray[np.int8], wgt: NDArray[np.int8]) -> NDArray[np.int8]:
@@ -171,7 +173,11 @@ def check(program: Program) -> None:
         ConfigError: an instruction names what is not there.
     """
     _, seen, _ = _timed(program, Timing(), True)
-    rows, uops, where = np.ascontiguousarray(program.instructions), np.ascontiguousarray(program.uops), np.zeros(2, np.int64)
+    rows, uops, where = (
+        np.ascontiguousarray(program.instructions),
+        np.ascontiguousarray(program.uops),
+        np.zeros(2, np.int64),
+    )
     sizes = _sizes(program)
     races = _code(program.config).vta_races
     bad = races(

@@ -104,5 +104,7 @@ def calibrate(rows: Sequence[BoardRow] = BOARD_ROWS, config: Config | None = Non
 
     bounds = np.array(_LOW) / scale, np.array(_HIGH) / scale
     # Times are sums of maxima of ceilings: slopes are taken over wide steps.
-    found = least_squares(errors, start / scale, bounds=bounds, diff_step=0.02, loss="soft_l1", f_scale=0.03, max_nfev=200)
+    found = least_squares(
+        errors, start / scale, bounds=bounds, diff_step=0.02, loss="soft_l1", f_scale=0.03, max_nfev=200
+    )
     return made(found.x)

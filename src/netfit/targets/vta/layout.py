@@ -20,7 +20,11 @@ def pack_image(x: NDArray[np.int8], config: Config) -> NDArray[np.int8]:
     Returns:
         int8 (words, batch, block_in).
     """
-    return _blocked(x, (config.batch, config.block_in)).transpose(0, 2, 4, 5, 1, 3).reshape(-1, config.batch, config.block_in)
+    return (
+        _blocked(x, (config.batch, config.block_in))
+        .transpose(0, 2, 4, 5, 1, 3)
+        .reshape(-1, config.batch, config.block_in)
+    )
 
 
 def pack_weight(w: NDArray[np.int8], config: Config) -> NDArray[np.int8]:
