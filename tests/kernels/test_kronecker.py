@@ -81,3 +81,22 @@ def test_ready_only_for_float32_in_main_memory(monkeypatch):
     assert not kronecker.ready(torch.zeros(0, 4), [f])
     monkeypatch.setenv("NETFIT_CC", "none")
     assert not kronecker.ready(x, [f])
+
+
+@pytest.mark.parametrize("shape", [(100, 24), (1, 24, 100), (5, 24, 40)])
+def test_threads_share_the_samples(shape, monkeypatch):
+    """Forced to split little work: the same result, each sample once."""
+    draw = torch.Generator().manual_seed(0)
+    x, factors = torch.randn(shape, generator=draw), [torch.randn(2, 1, 9, 12, generator=draw)]
+    bias, g = torch.randn(18, generator=draw), torch.randn(*shape, generator=draw)
+    g = (g[:, :18] if x.ndim == 2 else g[:, :18, :]).contiguous()
+
+    def both():
+        return kronecker.forward(x, kronecker.pack(factors), bias, 18), *kronecker.backward(x, factors, g, True)
+
+    y, dx, (dw,) = both()
+    monkeypatch.setattr(kronecker, "_WORTH", 1)
+    monkeypatch.setattr(kronecker.torch, "get_num_threads", lambda: 3)
+    y3, dx3, (dw3,) = both()
+    assert torch.equal(y, y3) and torch.equal(dx, dx3)
+    torch.testing.assert_close(dw, dw3, rtol=1e-5, atol=1e-4)

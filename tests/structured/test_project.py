@@ -18,6 +18,10 @@ def planted(chain, seed=0, dtype=torch.float32):
     return ks_multiply(torch.eye(chain.in_features, dtype=dtype), factors, layout="feature_first")
 
 
+def seeded(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
 @pytest.mark.parametrize(
     "chain",
     [
@@ -149,3 +153,56 @@ def test_a_pixelated_butterfly_keeps_its_blocks_and_gains_by_rank():
         for r in (0, 4, 16)
     ]
     assert errors == sorted(errors, reverse=True) and errors[0] > errors[2] + 0.1
+
+
+def test_refining_helps_what_was_cut_after_cut():
+    weight, chain = seeded(64, 64), KSChain.butterfly(64)
+    plain, moved = project(weight, chain), project(weight, chain, refine_steps=20)
+    assert moved.rel_error < 0.99 * plain.rel_error
+    one = torch.eye(64)
+    near = ks_multiply(one, moved.factors, layout="feature_first")
+    assert moved.rel_error == pytest.approx(float((near - weight).norm() / weight.norm()), rel=1e-4)
+
+
+def test_refining_leaves_the_optimum_of_two_factors():
+    weight, chain = seeded(48, 64), KSChain.monarch(64, 48)
+    assert project(weight, chain, refine_steps=5).rel_error == pytest.approx(project(weight, chain).rel_error, rel=1e-5)
+
+
+def test_errors_count_where_inputs_are():
+    weight, chain = seeded(64, 64), KSChain.monarch(64, 64)
+    inputs = seeded(500, 64, seed=1) * torch.linspace(0.01, 3, 64)
+    cov = inputs.T @ inputs / len(inputs)
+
+    def outputs_off(found):
+        near = ks_multiply(inputs, found.factors)
+        return float((near - inputs @ weight.T).norm() / (inputs @ weight.T).norm())
+
+    plain, aware = project(weight, chain), project(weight, chain, refine_steps=30, input_cov=cov)
+    assert outputs_off(aware) < 0.98 * outputs_off(plain)
+    assert aware.rel_error == pytest.approx(outputs_off(aware), rel=1e-3)
+    dense = nn.Linear(64, 64)
+    dense.weight.data.copy_(weight)
+    layer = KSLinear.from_linear(dense, chain, refine_steps=30, input_cov=cov)
+    torch.testing.assert_close(layer.factors[0].detach(), aware.factors[0])
+
+
+@pytest.mark.parametrize("cov", [None, torch.diag(torch.linspace(0.1, 2, 96))])
+def test_best_is_never_worse_than_low_rank(cov):
+    thin = seeded(64, 5) @ seeded(5, 96, seed=1)
+    chain = KSChain.monarch(96, 64)
+    found = project(thin, chain, method="best", input_cov=cov)
+    assert found.rel_error < 1e-5 and found.chain.n_params <= chain.n_params
+    near = ks_multiply(torch.eye(96), found.factors, layout="feature_first")
+    torch.testing.assert_close(near, thin, rtol=1e-3, atol=1e-3)
+    planted = ks_multiply(torch.eye(96), [seeded(*p.shape) for p in chain.patterns], layout="feature_first")[:64]
+    assert project(planted, chain, method="best", input_cov=cov).chain == chain
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"method": "bset"}, "'best'"), ({"refine_steps": -1}, "-1"), ({"input_cov": torch.eye(3)}, r"\(3, 3\)")],
+)
+def test_options_that_make_no_sense(options, text):
+    with pytest.raises(ConfigError, match=text):
+        project(torch.eye(8), KSChain.monarch(8, 8), **options)

@@ -98,12 +98,17 @@ class KSLinear(nn.Module):
             self.bias.uniform_(-bound, bound, generator=generator)
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, chain: KSChain, **settings: Any) -> Self:
+    def from_linear(
+        cls, linear: nn.Linear, chain: KSChain, *, refine_steps: int = 0, input_cov: Tensor | None = None,
+        **settings: Any,
+    ) -> Self:  # fmt: skip
         """The layer of that structure nearest to a trained one (see `project`), with its bias.
 
         Args:
             linear: weight (out, in).
             chain: the structure.
+            refine_steps: of the projection.
+            input_cov: second moments of the layer's inputs, (in, in).
             **settings: of the layer, such as ``execute``; its parametrization is ``"free"``.
         """
         out_features, in_features = linear.weight.shape
@@ -112,7 +117,8 @@ class KSLinear(nn.Module):
             device=linear.weight.device, dtype=linear.weight.dtype, generator=_any_seed(), **settings,
         )  # fmt: skip
         with torch.no_grad():
-            for p, value in zip(new.factors, project(linear.weight.detach(), chain).factors, strict=True):
+            found = project(linear.weight.detach(), chain, refine_steps=refine_steps, input_cov=input_cov)
+            for p, value in zip(new.factors, found.factors, strict=True):
                 p.copy_(value)
             if new.bias is not None:
                 new.bias.copy_(linear.bias)

@@ -8,14 +8,16 @@ rectangle is the optimal pair of halves, and each block of a half is again a mat
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from netfit.errors import ConfigError
+from netfit.errors import ConfigError, did_you_mean
 
 from ._chain import KSChain, KSPattern
 from ._multiply import ks_multiply
+from ._refine import refined, root
 
 __all__ = ["Projection", "low_rank_error", "project", "relative_error"]
 
@@ -26,18 +28,24 @@ class Projection:
 
     Attributes:
         factors: values (a, d, b, c) of each pattern of the chain.
-        rel_error: Frobenius norm of the difference over that of the matrix.
+        rel_error: Frobenius norm of the difference over that of the matrix; with a covariance, of the differences in
+            the outputs of such inputs.
         low_rank_error: the same for the best matrix of low rank with as many values. A structure that is not clearly
             better than that fits the matrix no more than anything of its size does.
+        chain: what the factors belong to: the one asked for, or the one of low rank where ``"best"`` was asked for.
     """
 
     factors: tuple[Tensor, ...]
     rel_error: float
     low_rank_error: float
+    chain: KSChain
 
 
 @torch.no_grad()
-def project(weight: Tensor, chain: KSChain) -> Projection:
+def project(
+    weight: Tensor, chain: KSChain, *, method: Literal["svd", "best"] = "svd", refine_steps: int = 0,
+    input_cov: Tensor | None = None,
+) -> Projection:  # fmt: skip
     """Find the chain nearest to a matrix: optimal for two factors, cut after cut for more.
 
     Papers: Dao et al., "Monarch", 2022 (two square factors of rank 1); Zheng, Riccietti and Gribonval, "Efficient
@@ -47,9 +55,14 @@ def project(weight: Tensor, chain: KSChain) -> Projection:
     Args:
         weight: (out, in), real or complex; it may be smaller than the chain, which is then zero beyond it.
         chain: the structure.
+        method: ``"svd"``: the chain; ``"best"``: the matrix of low rank with as many values where that is nearer.
+        refine_steps: of L-BFGS on all factors together, from the closed form on: what cut after cut misses, and what a
+            covariance asks for. The result is never further away than the closed form.
+        input_cov: (in, in), the second moments of the inputs: errors then count as much as inputs bring them out.
 
     Raises:
-        ConfigError: the matrix is larger than the chain or not finite, or the factors share paths irregularly.
+        ConfigError: the matrix is larger than the chain or not finite, the factors share paths irregularly, or an
+            option makes no sense.
 
     Example:
         >>> hadamard = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])
@@ -57,18 +70,46 @@ def project(weight: Tensor, chain: KSChain) -> Projection:
         >>> found.rel_error < 1e-6, round(found.low_rank_error, 2)
         (True, 0.71)
     """
+    _check(weight, chain, method, refine_steps, input_cov)
+    rows, columns = weight.shape
+    whole = weight.new_zeros(chain.out_features, chain.in_features)
+    whole[:rows, :columns] = weight
+    factors = tuple(f[0].contiguous() for f in _factors(whole[None], chain.patterns))
+    inputs = torch.eye(columns, dtype=weight.dtype, device=weight.device) if input_cov is None else root(input_cov)
+    if refine_steps:
+        factors = refined(factors, weight, inputs.to(weight.dtype), refine_steps)
+    near = ks_multiply(inputs.to(weight.dtype), factors, out_features=rows, layout="feature_first")
+    wanted = weight if input_cov is None else weight @ inputs.to(weight.dtype)
+    error, low = relative_error(wanted, near), low_rank_error(wanted, chain.n_params)
+    if method == "best" and low < error:
+        return _low_rank(weight, None if input_cov is None else inputs.to(weight.dtype), chain.n_params, low)
+    return Projection(factors, error, low, chain)
+
+
+def _check(weight: Tensor, chain: KSChain, method: str, refine_steps: int, input_cov: Tensor | None) -> None:
     if weight.ndim != 2 or weight.shape[0] > chain.out_features or weight.shape[1] > chain.in_features:
         raise ConfigError(f"a weight {tuple(weight.shape)} does not fit a chain {chain.in_features} -> "
                           f"{chain.out_features}")  # fmt: skip
     if not bool(torch.isfinite(weight).all()):
         raise ConfigError("the weight to project holds NaN or infinity")
+    if method not in ("svd", "best"):
+        raise ConfigError(f"unknown method {method!r} of a projection; {did_you_mean(method, ('svd', 'best'))}")
+    if refine_steps < 0:
+        raise ConfigError(f"refine_steps={refine_steps} must not be negative")
+    size = (weight.shape[1], weight.shape[1])
+    if input_cov is not None and (tuple(input_cov.shape) != size or not bool(torch.isfinite(input_cov).all())):
+        raise ConfigError(f"input_cov of shape {tuple(input_cov.shape)}: expected finite values of shape {size}")
+
+
+def _low_rank(weight: Tensor, inputs: Tensor | None, n_params: int, error: float) -> Projection:
+    """The best matrix of low rank with at most so many values."""
     rows, columns = weight.shape
-    whole = weight.new_zeros(chain.out_features, chain.in_features)
-    whole[:rows, :columns] = weight
-    factors = tuple(f[0].contiguous() for f in _factors(whole[None], chain.patterns))
-    one = torch.eye(columns, dtype=weight.dtype, device=weight.device)
-    near = ks_multiply(one, factors, out_features=rows, layout="feature_first")
-    return Projection(factors, relative_error(weight, near), low_rank_error(weight, chain.n_params))
+    rank = n_params // (rows + columns)
+    u, s, vh = torch.linalg.svd(weight if inputs is None else weight @ inputs, full_matrices=False)
+    right = vh[:rank] if inputs is None else vh[:rank] @ torch.linalg.pinv(inputs, hermitian=True)
+    scale = s[:rank].sqrt().to(weight.dtype)
+    factors = (scale[:, None] * right)[None, None].contiguous(), (u[:, :rank] * scale)[None, None].contiguous()
+    return Projection(factors, error, error, KSChain.low_rank(columns, rows, rank))
 
 
 def relative_error(weight: Tensor, near: Tensor) -> float:
