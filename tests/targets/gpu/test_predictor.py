@@ -45,7 +45,7 @@ def test_intervals_cover_what_they_say(trained):
 
 def test_power_and_energy(db):
     data = db.samples("op")
-    watts = KernelPredictor("power", n_estimators=20).fit(data.X, data.power_w).predict(data.X)
+    watts = KernelPredictor("power", n_estimators=100).fit(data.X, data.power_w).predict(data.X)
     joules = KernelPredictor("energy", n_estimators=20).fit(data.X, data.y("energy")).predict(data.X)
     assert mape(watts, data.power_w) < 10 and mape(joules, data.y("energy")) < 25
 

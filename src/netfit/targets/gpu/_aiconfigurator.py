@@ -119,8 +119,8 @@ def _attention(row: _Row, system: str, generation: bool) -> Launch:
     moved = batch * (2 * heads * m * size * 2.0 + 2 * keys * n * size * _BYTES[cache])
     flops = 4.0 * batch * heads * m * n * size * (1.0 if generation or n < length else 0.5)
     return Launch(
-        kernel=str(row["op_name"]), kind="attention", m=m, n=n, k=size, count=batch * heads, share=heads / keys,
-        skew=float(window > 0), flops=flops, bytes=moved, **common | {"weight_dtype": cache},
+        kernel=str(row["op_name"]), kind="attention", m=m, n=n, k=size, count=batch * heads, batch=batch,
+        share=heads / keys, skew=float(window > 0), flops=flops, bytes=moved, **common | {"weight_dtype": cache},
     )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def _moe(row: _Row, system: str) -> Launch:
         re.search(r"power_law_([\d.]+)", str(row["distribution"])),
     )
     return Launch(
-        kernel="moe", kind="moe", m=max(1, round(sent / active)), n=inner, k=hidden, count=active,
+        kernel="moe", kind="moe", m=max(1, round(sent / active)), n=inner, k=hidden, count=active, batch=tokens,
         share=max(1.0, experts / topk), skew=float(uneven[1]) if uneven else 0.0,
         flops=6.0 * sent * hidden * inner, bytes=active * 3.0 * hidden * inner * width + 4.0 * sent * hidden, **common,
     )  # fmt: skip

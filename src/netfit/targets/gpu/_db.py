@@ -19,7 +19,7 @@ from ._launch import Launch
 
 __all__ = ["KernelDB"]
 
-FORMAT = 1
+FORMAT = 2
 _COLUMNS = tuple(f.name for f in fields(Launch))
 
 

@@ -32,9 +32,9 @@ _ALIGNED = (8, 64)
 # Columns by feature set. Those of ASIDE carry the base of a prediction and are not shown to the forest.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "op": (
-        "kind", "variant", "bits", "weight_bits", "log_m", "log_n", "log_k", "log_count", "log_share", "skew",
-        "log_flops", "log_bytes", "log_intensity", "balance", "log_bound", "log_compute", "log_memory", "log_l2",
-        "log_sm_work",
+        "kind", "variant", "bits", "weight_bits", "log_m", "log_n", "log_k", "log_count", "log_batch", "log_share",
+        "skew", "log_flops", "log_bytes", "log_intensity", "balance", "log_bound", "log_compute", "log_memory",
+        "log_l2", "log_sm_work",
         *(f"{what}_{a}x{b}" for a, b in _TILES for what in ("log_waves", "last_wave", "padding")),
         *(f"{size}_mod_{a}" for a in _ALIGNED for size in "mnk"),
         "log_tdp_w",
@@ -177,8 +177,8 @@ def _of(rows: Sequence[Launch], specs: Mapping[str, GPUSpec], name: str, otherwi
 
 
 def _op(rows: Sequence[Launch], specs: Mapping[str, GPUSpec]) -> dict[str, FloatArray]:
-    m, n, k, count, share, flops, moved = np.array(
-        [(r.m, r.n, r.k, r.count, r.share, r.flops, r.bytes) for r in rows], np.float64
+    m, n, k, count, batch, share, flops, moved = np.array(
+        [(r.m, r.n, r.k, r.count, r.batch, r.share, r.flops, r.bytes) for r in rows], np.float64
     ).T
     compute, memory = (bound / EFFICIENCY for bound in bounds(rows, specs))
     sms, l2, tdp = _of(rows, specs, "sms", 64), _of(rows, specs, "l2_bytes", 32e6), _of(rows, specs, "tdp_w", 250)
@@ -187,7 +187,8 @@ def _op(rows: Sequence[Launch], specs: Mapping[str, GPUSpec]) -> dict[str, Float
         "variant": np.array([float(crc32(r.variant.encode()) % 997) for r in rows]),
         "bits": np.array([BITS.get(r.dtype, 32) for r in rows], np.float64),
         "weight_bits": np.array([BITS.get(r.weight_dtype or r.dtype, 32) for r in rows], np.float64),
-        "log_m": _log(m), "log_n": _log(n), "log_k": _log(k), "log_count": _log(count), "log_share": _log(share),
+        "log_m": _log(m), "log_n": _log(n), "log_k": _log(k), "log_count": _log(count), "log_batch": _log(batch),
+        "log_share": _log(share),
         "skew": np.array([r.skew for r in rows], np.float64),
         "log_flops": _log(flops), "log_bytes": _log(moved), "log_intensity": _log(flops) - _log(moved),
         "balance": _log(compute) - _log(memory), "log_bound": _log(np.maximum(compute, memory) + LAUNCH_S),
@@ -227,7 +228,7 @@ def _shapes(rows: Sequence[Launch]) -> NDArray[np.str_]:
     """What makes two launches the same work, on whatever device."""
     return np.array(
         [
-            f"{r.kind}:{r.variant}:{r.dtype}:{r.weight_dtype}:{r.m}x{r.n}x{r.k}x{r.count}:{r.share:g}:{r.skew:g}:"
+            f"{r.kind}:{r.variant}:{r.dtype}:{r.weight_dtype}:{r.m}x{r.n}x{r.k}x{r.count}:{r.batch}:{r.share:g}:{r.skew:g}:"
             f"{r.dataset}"
             + (
                 f":{r.kernel}:{r.grid}:{r.block}:{dict(r.settings)}:{sum(r.counts.values())}"

@@ -27,6 +27,7 @@ class Launch:
         n: columns of the matrix product; keys of an attention.
         k: length of each sum; head size of an attention.
         count: independent products (batch, heads, experts).
+        batch: sequences or tokens that these belong to.
         share: what several of them read together: query heads per key head, tokens that meet one expert.
         skew: how uneven the parts are; 0 when they are equal.
         flops: operations, a multiply-accumulate counts two.
@@ -54,6 +55,7 @@ class Launch:
     n: int = 1
     k: int = 1
     count: int = 1
+    batch: int = 1
     share: float = 1.0
     skew: float = 0.0
     flops: float = 0.0

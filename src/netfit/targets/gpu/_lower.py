@@ -76,7 +76,7 @@ def _kernels(op: Op, device: str, asked: tuple[int, int] | None, precision: str 
         keys = op.inputs[1].shape
         share = max(1.0, first.count / max(1, prod(keys[:-2])))
         heads = replace(common, kind="attention", share=share, flops=flops)
-        return [(replace(heads, m=first.m, n=first.n, k=first.k, count=first.count), 1)]
+        return [(replace(heads, m=first.m, n=first.n, k=first.k, count=first.count, batch=op.inputs[0].shape[0]), 1)]
     kind = "conv2d" if op.kind.startswith("conv") else "gemm"
     count = first.count * first.groups
     return [(replace(common, kind=kind, m=first.m, n=first.n, k=first.k, count=count, flops=flops), 1)]

@@ -1,4 +1,4 @@
-"""`KernelPredictor`: a forest on the logarithm of how far a kernel stays from its bound."""
+"""`KernelPredictor`: trees on the logarithm of how far a kernel stays from its bound."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,13 +13,13 @@ from netfit.io import read_artifact, write_artifact
 
 from ._adapt import FEWEST, Correction, correct
 from ._features import ASIDE, COLUMNS
-from ._forest import Forest, grow, run, to_onnx
+from ._forest import Forest, boost, grow, importances, run, to_onnx
 from ._interval import Calibration, calibrate, folds
 
 __all__ = ["Interval", "KernelPredictor"]
 
 FloatArray = NDArray[np.float64]
-FORMAT = 1
+FORMAT = 2
 _QUANTITIES = ("time", "power", "energy")
 # What is divided out before the forest sees a quantity: the sum of these columns, all of them logarithms.
 _BASES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -70,8 +70,8 @@ class KernelPredictor:
         features: ``"op"``, ``"ptx"`` or ``"settings"``; see `KernelDB.samples`.
         base: ``"roofline"`` (time at 0.8 of the peaks and a launch; board power), ``"instructions"`` (executed
             ones) or ``"none"``.
-        n_estimators: trees.
-        max_features: share of the features that a split chooses from; None takes all.
+        n_estimators: trees. Those of power are boosted on the absolute error, the others are a forest.
+        max_features: share of the features that a split of a forest chooses from; None takes all.
         min_samples_leaf: fewest rows of a leaf.
         random_state: seed.
 
@@ -173,7 +173,7 @@ class KernelPredictor:
             lambda rows: np.asarray(forest.predict(rows), np.float64),
             names,
             tuple(np.median(x, axis=0).tolist()),
-            tuple(map(float, forest.feature_importances_)),
+            importances(forest, shown, z, self.random_state),
             tuple(kinds),
             len(x),
             self._calibration(x, names, shown, z, groups) if intervals else None,
@@ -183,6 +183,8 @@ class KernelPredictor:
         return self
 
     def _grow(self, shown: NDArray[np.float32], z: FloatArray, trees: int) -> Any:
+        if self.quantity == "power":
+            return boost(shown, z, trees, self.min_samples_leaf, self.random_state)
         return grow(shown, z, trees, self.max_features, self.min_samples_leaf, self.random_state)
 
     def _calibration(
