@@ -19,7 +19,7 @@ from netfit.errors import UnsupportedLayerError
 
 from ._registry import register_moment_rule
 
-__all__ = ["max_of_two", "quadrature", "relu", "variance"]
+__all__ = ["SMOOTH", "max_of_two", "quadrature", "relu", "slope", "variance"]
 
 aten = torch.ops.aten
 _LEAST = 1e-20  # variance below which a number counts as known; its root still squares to a normal float32
@@ -100,14 +100,27 @@ def _smooth(function: Callable[..., Tensor]) -> Callable[..., Gaussian]:
     return rule
 
 
-_SMOOTH: dict[str, Callable[..., Tensor]] = {
+SMOOTH: dict[str, Callable[..., Tensor]] = {
     "gelu": F.gelu, "silu": F.silu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "elu": F.elu, "mish": F.mish,
     "softplus": F.softplus,
 }  # fmt: skip
-for _name, _function in _SMOOTH.items():
+for _name, _function in SMOOTH.items():
     for _target in (_name, f"{_name}_"):
         if hasattr(aten, _target):
             register_moment_rule(getattr(aten, _target))(_smooth(_function))
+
+
+def slope(kind: str, x: Gaussian, *args: Any) -> Tensor:
+    """E[f'(x)] of an activation, which is Cov(x, f(x)) / Var(x)."""
+    s = variance(x).clamp_min(_LEAST).sqrt()
+    if kind in ("relu", "leaky_relu"):
+        below = _normal((x.mean / s).clamp(-1e8, 1e8))[0]
+        c = args[0] if args else 0.01
+        return below if kind == "relu" else c + (1 - c) * below
+    points, weights = _nodes(x.mean.dtype)
+    shape = (-1,) + (1,) * x.mean.dim()
+    points, weights = points.reshape(shape), weights.reshape(shape)
+    return (weights * points * SMOOTH[kind](x.mean + s * points, *args)).sum(0) / s
 
 
 @register_moment_rule(aten.add, aten.add_)

@@ -13,7 +13,7 @@ from netfit.errors import UnsupportedLayerError
 from ._elementwise import variance
 from ._registry import register_moment_rule
 
-__all__ = ["covariance", "linear"]
+__all__ = ["linear"]
 
 aten = torch.ops.aten
 Value = Gaussian | Tensor | None
@@ -93,17 +93,3 @@ def layer_norm(
     if weight is not None:
         mean, var = mean * weight, var * weight.square()
     return Gaussian(mean if bias is None else mean + bias, var)
-
-
-def covariance(x: Gaussian, weight: Value, out: Gaussian) -> Tensor:
-    """Covariance of the outputs of a linear layer with independent inputs, (batch, n, n).
-
-    Shared inputs make outputs covary: sum over k of v_k mu_ik mu_jk; the diagonal is the rule's own variance.
-    """
-    mu, v = _mean(weight), x.var
-    assert mu is not None
-    diagonal = torch.diag_embed(variance(out))
-    if v is None:
-        return diagonal
-    shared = (mu * v[:, None, :]) @ mu.T
-    return shared - torch.diag_embed(shared.diagonal(dim1=1, dim2=2)) + diagonal

@@ -17,9 +17,8 @@ from netfit.bayes.svi._layers import Rounding
 from netfit.errors import ConfigError, did_you_mean
 from netfit.workload import export_program
 
-from . import _views  # noqa: F401  registers its rules
-from ._layers import covariance
-from ._pool import max_pool2d  # noqa: F401  registers its rules
+from . import _layers, _pool, _views  # noqa: F401  they register their rules
+from ._head import Head, head_of, logits
 from ._program import Fallback, Program, Step, read_program
 
 __all__ = ["PFP", "HeadCov", "MaxPool", "to_pfp"]
@@ -39,12 +38,13 @@ class PFP(nn.Module):
         source: the Bayesian network it was made from (a copy); its parameters are this module's.
         shape: one input without the batch.
         head_cov: ``"full"`` when the logits come with their covariance.
+        head: the layers it is computed through.
     """
 
     def __init__(self, source: nn.Module, program: Program, shape: tuple[int, ...], head_cov: HeadCov) -> None:
         super().__init__()
         self.source, self.program, self.shape, self.head_cov = source, program, shape, head_cov
-        self._head = program.head() if head_cov == "full" else None
+        self.head = head_of(program) if head_cov == "full" else None
         self._weights: dict[str, Any] | None = None
         self.eval()
 
@@ -76,7 +76,7 @@ class PFP(nn.Module):
         Args:
             x: (batch, ...).
         """
-        return moments(self.program, self._head, self.weights(), x)
+        return moments(self.program, self.head, self.weights(), x)
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """What calibration may choose, by place: the rule of a maximum, the correlation of an average."""
@@ -138,13 +138,11 @@ class PFP(nn.Module):
         export_pfp(self, path, samples)
 
 
-def moments(program: Program, head: Step | None, weights: Mapping[str, Any], x: Tensor) -> Gaussian:
+def moments(program: Program, head: Head | None, weights: Mapping[str, Any], x: Tensor) -> Gaussian:
     """The pass itself, free of the module, so that backends can trace it."""
     env = program.run({**weights, program.inputs[0]: Gaussian(x)})
     out = env[program.output]
-    if head is None:
-        return Gaussian(out.mean, out.var)
-    return Gaussian(out.mean, out.var, covariance(env[head.inputs()[0]], env[head.inputs()[1]], out))
+    return Gaussian(out.mean, out.var) if head is None else logits(head, env, out)
 
 
 def to_pfp(
@@ -240,7 +238,7 @@ def _check_head(program: Program, classes: int) -> None:
         raise ConfigError(
             f"{classes} classes need {classes}^2 covariances an input, more than {MOST_CLASSES}^2: use head_cov='diag'"
         )
-    if program.head() is None:
+    if head_of(program) is None:
         raise ConfigError("the logits do not come straight from a linear layer, so only head_cov='diag' is known")
 
 

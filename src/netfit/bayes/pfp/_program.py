@@ -17,7 +17,6 @@ __all__ = ["Fallback", "Program", "Ref", "Step", "read_program"]
 
 Fallback = Literal["quadrature", "mc"]
 _DRAWS = 256  # of the Monte Carlo fallback
-_SAME = ("dropout", "feature_dropout", "identity", "contiguous", "clone", "alias", "detach", "flatten", "view", "reshape")
 
 
 @dataclass(frozen=True)
@@ -71,14 +70,6 @@ class Program:
     inputs: list[str]
     weights: dict[str, str]  # name in the graph -> name in the state of the network
     output: str
-
-    def head(self) -> Step | None:
-        """The linear layer that makes the logits, None when something else does."""
-        by_name = {step.name: step for step in self.steps}
-        step = by_name.get(self.output)
-        while step is not None and step.kind in _SAME:
-            step = by_name.get(step.inputs()[0])
-        return step if step is not None and step.kind == "linear" else None
 
     def run(
         self, values: Mapping[str, Any], *, watch: Callable[[Step, Any], None] | None = None, moments: bool = True
