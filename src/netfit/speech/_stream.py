@@ -1,0 +1,177 @@
+"""Enhancement of a stream in constant memory: block after block, restartable, the same for any size of block."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from netfit.errors import ConfigError
+from netfit.streaming import Frames, OverlapAdd, State
+
+from ._enhance import MASK_FLOOR, compressed, design
+from ._estimator import MaskEstimator
+from ._features import FeatureState
+from ._stft import STFT
+
+__all__ = ["StreamingEnhancer"]
+
+_START_FRAMES = 8  # until the covariances are worth a filter; microphone `ref` is heard until then
+
+
+class StreamingEnhancer:
+    """Several microphones in, one voice out, while they are heard.
+
+    Every frame updates recursive covariances of speech and noise with the mask; every few frames the filter is made
+    anew. Frames are computed one by one, so the output does not depend on how the stream is cut into blocks.
+
+    Args:
+        model: mask network; the one that comes with netfit by default.
+        n_mics: microphones.
+        fs: samples a second; must be the model's.
+        tau_frames: time constant of the covariances, in frames.
+        update_every: frames from one filter to the next.
+        beamformer: ``"mvdr"``, ``"gev"``, or ``"none"`` for one microphone.
+        postfilter: as for `enhance`.
+        ref: microphone that the output is like.
+        hop: samples between frames.
+        network: what maps standardised features to logits; that of the model by default, or a `PackedNetwork` of it.
+
+    Attributes:
+        latency_samples: how long a sample may wait for the rest of its frame.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
+
+    Example:
+        >>> model = MaskEstimator(n_fft=64, hidden=16).eval()
+        >>> stream = StreamingEnhancer(model, n_mics=2, fs=16000, hop=16)
+        >>> x = np.random.default_rng(0).normal(size=(2, 100)).astype(np.float32)
+        >>> [len(stream.process(x[:, :70])), len(stream.process(x[:, 70:])), len(stream.flush())]
+        [16, 32, 52]
+    """
+
+    def __init__(
+        self, model: MaskEstimator | None = None, n_mics: int = 6, fs: int = 16000, *, tau_frames: int = 200,
+        update_every: int = 4, beamformer: str = "mvdr", postfilter: str = "auto", ref: int = 0, hop: int = 256,
+        network: Any = None,
+    ) -> None:  # fmt: skip
+        if model is None:
+            from ._model import pretrained
+
+            model = pretrained()
+        if fs != model.fs:
+            raise ConfigError(f"fs={fs}, but the mask network is for {model.fs} samples a second: resample the stream")
+        if beamformer != "none" and n_mics < 2:
+            raise ConfigError(f"beamformer={beamformer!r} needs >= 2 microphones, not {n_mics}; use beamformer='none'")
+        if not 0 <= ref < n_mics:
+            raise ConfigError(f"ref={ref} is none of the {n_mics} microphones 0 to {n_mics - 1}")
+        if tau_frames < 1 or update_every < 1:
+            raise ConfigError(f"tau_frames={tau_frames}, update_every={update_every}: both must be at least 1")
+        self.model, self.n_mics, self.fs, self.ref = model.eval(), n_mics, fs, ref
+        self.beamformer, self.postfilter, self.update_every = beamformer, postfilter, update_every
+        self.stft = STFT(model.n_fft, hop)
+        self.latency_samples = self.stft.fft
+        self._network = network or model.net
+        self._keep = float(np.exp(-1 / tau_frames))
+        self._window = self.stft.window().numpy()
+        self._restart()
+
+    def _restart(self) -> None:
+        fft, hop, bins = self.stft.fft, self.stft.hop, self.stft.bins
+        self._frames = Frames(fft, hop, (self.n_mics,), np.float32)
+        self._frames.push(np.zeros((fft - hop, self.n_mics), np.float32))
+        self._add = OverlapAdd(fft, hop, (), np.float32)
+        self._features = self.model.start(self.n_mics)
+        self._R = torch.zeros(2, bins, self.n_mics, self.n_mics, dtype=torch.complex128)  # speech, noise
+        self._w = torch.zeros(bins, self.n_mics, dtype=torch.complex128)
+        self._w[:, self.ref] = 1
+        self._seen = self._taken = self._given = 0
+
+    def process(self, block: Any) -> NDArray[np.float32]:
+        """Take the next samples and hand out those of the voice that are done.
+
+        Args:
+            block: float32 (microphones, n), any n.
+
+        Returns:
+            (n',): sample i of the voice comes at the latest `latency_samples` after sample i went in.
+
+        Raises:
+            ConfigError: another number of microphones, or values that are not finite.
+        """
+        x = np.asarray(block, np.float32)
+        if x.ndim != 2 or len(x) != self.n_mics:
+            raise ConfigError(f"a block of shape {x.shape}: expected ({self.n_mics}, samples)")
+        if not np.isfinite(x).all():
+            raise ConfigError(f"values that are NaN or infinite in the block after sample {self._taken}")
+        self._taken += x.shape[1]
+        return self._out(self._frames.push(x.T))
+
+    def flush(self) -> NDArray[np.float32]:
+        """The rest of the voice, when nothing more will come; the stream starts anew."""
+        wanted = self._taken - self._given
+        missing = -self._taken % self.stft.hop + self.stft.fft - self.stft.hop
+        rest = self._out(self._frames.push(np.zeros((missing, self.n_mics), np.float32)))[:wanted]
+        self._restart()
+        return rest
+
+    @torch.no_grad()
+    def _out(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        parts = [self._frame(frame) for frame in frames]
+        done = self._add.push(np.reshape(parts, (len(parts), self.stft.fft)))
+        lead = min(len(done), max(0, self.stft.fft - self.stft.hop - (self._seen - len(parts)) * self.stft.hop))
+        done = done[lead:]  # what lies before the first sample
+        self._given += len(done)
+        return done
+
+    def _frame(self, frame: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One frame (fft, microphones) to one frame of the voice."""
+        y = torch.from_numpy(np.fft.rfft(frame * self._window[:, None], axis=0).astype(np.complex64)).T  # (M, F)
+        x, self._features = self.model.standardised(y[None, :, :, None], self._features)
+        m = torch.sigmoid(self._network(x[0]))[0]
+        self._seen += 1
+        voice = (
+            y[0] * m.clamp(min=MASK_FLOOR)
+            if self.beamformer == "none"
+            else self._beam(y.to(torch.complex128), m.double())
+        )
+        return (np.fft.irfft(voice.numpy(), self.stft.fft) * self._window).astype(np.float32)
+
+    def _beam(self, y: Tensor, m: Tensor) -> Tensor:
+        z = compressed(y[..., None])[..., 0].T  # (F, M)
+        new = z[:, :, None] * z.conj()[:, None, :]
+        self._R = self._keep * self._R + torch.stack([m.square(), (1 - m).square()])[..., None, None] * new
+        if self._seen >= _START_FRAMES and self._seen % self.update_every == 0:
+            self._w = design(self._R[0], self._R[1], self.beamformer, self.postfilter, self.ref)
+        voice = (self._w.conj() * y.T).sum(1)
+        return voice * m.clamp(min=MASK_FLOOR) if self.postfilter == "mask" else voice
+
+    def state(self) -> State:
+        """What a restart needs, for `netfit.streaming.save_state`."""
+        features = {name: getattr(self._features, name).numpy().copy() for name in ("level", "R", "v")}
+        counts = {"seen": self._seen, "taken": self._taken, "given": self._given, "level_frames": self._features.frames}
+        return {
+            "frames": self._frames.state(), "add": self._add.state(), "features": features, "counts": counts,
+            "R": self._R.numpy().copy().view(np.float64), "w": self._w.numpy().copy().view(np.float64),
+        }  # fmt: skip
+
+    def restore(self, state: State) -> None:
+        """Go on where `state` was taken.
+
+        Raises:
+            ConfigError: it belongs to another number of microphones or another size of frame.
+        """
+        R, w = (torch.from_numpy(state[name].view(np.complex128)) for name in ("R", "w"))
+        if R.shape != self._R.shape or w.shape != self._w.shape:
+            raise ConfigError(
+                f"a state of {tuple(R.shape)} covariances does not fit here: expected {tuple(self._R.shape)}"
+            )
+        self._frames.restore(state["frames"])
+        self._add.restore(state["add"])
+        f, counts = state["features"], state["counts"]
+        level, cov, v = (torch.from_numpy(f[name]) for name in ("level", "R", "v"))
+        self._features = FeatureState(level, counts["level_frames"], cov, v)
+        self._R, self._w = R, w
+        self._seen, self._taken, self._given = counts["seen"], counts["taken"], counts["given"]
