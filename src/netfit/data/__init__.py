@@ -3,6 +3,7 @@
 from ._audio import Recordings, recordings
 from ._csv import Table, read_csv
 from ._dataset import Dataset, check_disjoint
+from ._deepbench import deepbench
 from ._gpu import GpuLaunches, TuningSpace, gpu_launches, tuning_space
 from ._load import load, names
 
@@ -13,6 +14,7 @@ __all__ = [
     "Table",
     "TuningSpace",
     "check_disjoint",
+    "deepbench",
     "gpu_launches",
     "load",
     "names",

@@ -11,8 +11,8 @@ from ._features import estimate, features
 from ._lower import lower
 from ._program import Program
 from ._rules import why_invalid
-from ._simulator import check, simulate, times
-from ._target import VTA
+from ._simulator import Stats, check, simulate, times
+from ._target import VTA, best_knobs
 from ._timing import Timing, calibrate
 
 __all__ = [
@@ -21,8 +21,10 @@ __all__ = [
     "Conv",
     "Knobs",
     "Program",
+    "Stats",
     "Timing",
     "all_knobs",
+    "best_knobs",
     "calibrate",
     "check",
     "estimate",

@@ -30,11 +30,15 @@ def _columns(conv: Conv, knobs: Sequence[Knobs]) -> dict[str, NDArray[np.float64
     }  # fmt: skip
 
 
-def _moved(conv: Conv, config: Config, c: dict[str, NDArray[np.float64]]) -> tuple[NDArray[np.float64], ...]:
+def _moved(
+    conv: Conv, config: Config, c: dict[str, NDArray[np.float64]], swap: bool = False
+) -> tuple[NDArray[np.float64], ...]:
     """Rounds of image and weight loads, and the bytes and rows of all bursts."""
     taps = conv.kh * conv.kw
     images, weights = c["tiles"] * c["steps"] / c["oc"], c["tiles"] * c["steps"] / c["hn"]
     size = {name: config.word_bytes(name) for name in ("inp", "wgt", "out")}
+    if swap:
+        size["inp"], size["wgt"] = size["wgt"], size["inp"]
     count = images * c["rows"] * c["ci"] + weights * c["co"] + c["tiles"] * c["co"] * c["h"]
     moved = (
         images * c["rows"] * c["cols"] * c["ci"] * size["inp"]
@@ -69,7 +73,9 @@ def features(conv: Conv, knobs: Sequence[Knobs], config: Config) -> NDArray[np.f
     ).astype(np.float64)
 
 
-def estimate(conv: Conv, knobs: Sequence[Knobs], config: Config, timing: Timing | None = None) -> NDArray[np.float64]:
+def estimate(
+    conv: Conv, knobs: Sequence[Knobs], config: Config, timing: Timing | None = None, swap: bool = False
+) -> NDArray[np.float64]:
     """Cycles by traffic and work alone: what loads take, what products take, overlapped by virtual threads.
 
     No order, no token and no stall is looked at, so it ranks; `times` counts.
@@ -79,12 +85,13 @@ def estimate(conv: Conv, knobs: Sequence[Knobs], config: Config, timing: Timing 
         knobs: loop nests.
         config: the accelerator.
         timing: of its instructions.
+        swap: the image is the right operand of the product.
 
     Returns:
         (nests,) cycles.
     """
     t, c = timing or Timing(), _columns(conv, knobs)
-    images, weights, moved, count = _moved(conv, config, c)
+    images, weights, moved, count = _moved(conv, config, c, swap)
     bursts = images + weights + c["tiles"]
     dma = bursts * t.dma_start + count * t.dma_row + moved / t.dma_bytes_per_cycle
     work = conv.products + c["tiles"] * (c["steps"] + 4) * t.gemm_start + 3 * t.alu_step * c["acc"] * c["tiles"]

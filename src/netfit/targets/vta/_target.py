@@ -165,30 +165,36 @@ def _rows(m: int, n: int, k: int, config: Config) -> Conv:
 
 
 @functools.lru_cache(maxsize=4096)
-def _run(conv: Conv, config: Config, timing: Timing) -> tuple[Knobs, Stats]:
-    strict, shortlist = _shortlist(conv, config, timing)
-    found = [(knobs, times(lower(conv, knobs, config, strict=strict), timing)) for knobs in shortlist]
+def _run(conv: Conv, config: Config, timing: Timing, swap: bool = False) -> tuple[Knobs, Stats]:
+    strict, shortlist = _shortlist(conv, config, timing, swap)
+    found = [(knobs, times(lower(conv, knobs, config, strict=strict, swap=swap), timing)) for knobs in shortlist]
     return min(found, key=lambda pair: pair[1].cycles)
 
 
-def _shortlist(conv: Conv, config: Config, timing: Timing) -> tuple[Strict, list[Knobs]]:
+def _shortlist(conv: Conv, config: Config, timing: Timing, swap: bool) -> tuple[Strict, list[Knobs]]:
     grid = all_knobs(conv)
     modes: tuple[Strict, ...] = ("tvm", "isa")
     for strict in modes:
-        valid = [k for k in grid if why_invalid(conv, k, config, strict) is None]
+        valid = [k for k in grid if why_invalid(conv, k, config, strict, swap) is None]
         if valid:
-            order = np.argsort(estimate(conv, valid, config, timing), kind="stable")[:_SHORTLIST]
+            order = np.argsort(estimate(conv, valid, config, timing, swap), kind="stable")[:_SHORTLIST]
             return strict, [valid[i] for i in order]
     raise ConfigError(f"{conv} fits into no tile of a VTA {config.name}")
 
 
-def best_knobs(conv: Conv, config: Config, timing: Timing | None = None) -> Knobs:
+def best_knobs(conv: Conv, config: Config, timing: Timing | None = None, *, swap: bool = False) -> Knobs:
     """The loop nest a network's layer would run: the fastest of those the estimate ranks first.
+
+    Args:
+        conv: what is computed.
+        config: the accelerator.
+        timing: of its instructions.
+        swap: the image is the right operand of the product.
 
     Raises:
         ConfigError: no tile of the convolution fits.
     """
-    return _run(conv, config, timing or Timing())[0]
+    return _run(conv, config, timing or Timing(), swap)[0]
 
 
 def from_text(argument: str) -> VTA:
