@@ -30,7 +30,7 @@ def kept_as(codec: Codec, kind: str) -> Codec:
     if isinstance(codec, Keep) or kind not in KINDS:
         return Keep()
     if kind in MASKED:
-        return SignMask()
+        return SignMask(scaled=kind != "relu")
     if kind in POOLS:
         return ShapeOnly()
     if isinstance(codec, SignMask | ShapeOnly) or (codec.inputs_only and kind not in INPUTS):

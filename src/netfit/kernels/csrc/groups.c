@@ -33,15 +33,21 @@ static int range(const float *x, int64_t n, float *lo, float *hi) {
         b = either(v > b, v, b);
         broken |= ((ints)v & 0x7fffffff) >= 0x7f800000;
     }
+#define FOLD(...)                                                       \
+    {                                                                   \
+        const vec c = __builtin_shufflevector(a, a, __VA_ARGS__);       \
+        const vec d = __builtin_shufflevector(b, b, __VA_ARGS__);       \
+        a = either(c < a, c, a);                                        \
+        b = either(d > b, d, b);                                        \
+        broken |= __builtin_shufflevector(broken, broken, __VA_ARGS__); \
+    }
+    FOLD(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7)
+    FOLD(4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11)
+    FOLD(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13)
+    FOLD(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14)
     *lo = a[0];
     *hi = b[0];
-    int any = broken[0];
-    for (int l = 1; l < LANES; l++) {
-        *lo = a[l] < *lo ? a[l] : *lo;
-        *hi = b[l] > *hi ? b[l] : *hi;
-        any |= broken[l];
-    }
-    return !any && !isinf(*hi - *lo);
+    return !broken[0] && !isinf(*hi - *lo);
 }
 
 /* Codes lie one a byte; 8 / bits neighbours are the bytes of one number, which shifts fold into its lowest byte. There is

@@ -40,15 +40,19 @@ class SignMask(Codec):
 
     ReLU's gradient asks only whether its result is above zero, and a dropout mask holds two values, zero and the
     largest. 1/32 of fp32.
+
+    Args:
+        scaled: look up the largest value; without, what is above zero comes back as 1, which is enough for ReLU.
     """
 
     lossless: ClassVar[bool] = True
+    scaled: bool = True
 
     def pack(self, x: Tensor, seed: int = 0) -> Packed:
         """Keep the bits."""
         flat, restore = flattened(x)
         n = flat.numel()
-        level = float(flat.max()) if n else 0.0
+        level = float(flat.max()) if n and self.scaled else 1.0
 
         def rebuild(bits: Tensor) -> Tensor:
             return restore(unpack_mask(bits, level, n))
