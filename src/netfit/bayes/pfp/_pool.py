@@ -19,7 +19,7 @@ from netfit.errors import UnsupportedLayerError
 from ._elementwise import max_of_two, variance
 from ._registry import register_moment_rule
 
-__all__ = ["average"]
+__all__ = ["average", "sizes_of"]
 
 aten = torch.ops.aten
 _LOWEST = -1e30  # padding of a maximum; minus infinity would turn into NaN where a variance multiplies it
@@ -34,8 +34,8 @@ def _pool(x: Gaussian, kernel: Any, stride: Any, padding: Any, dilation: Any, ce
     """Slices of the window, folded along the last axis, then along the one before."""
     if ceil:
         raise UnsupportedLayerError("max-pooling with ceil_mode=True has no rule: pad the input instead")
-    sizes, steps = _tuple(kernel, n), _tuple(stride or kernel, n)
-    pads, gaps = _tuple(padding, n), _tuple(dilation, n)
+    sizes, steps = sizes_of(kernel, n), sizes_of(stride or kernel, n)
+    pads, gaps = sizes_of(padding, n), sizes_of(dilation, n)
     parts = [x]
     for axis in range(-1, -n - 1, -1):
         parts = [_along(part, axis, sizes[axis], steps[axis], pads[axis], gaps[axis], how) for part in parts]
@@ -94,11 +94,11 @@ def avg_pool(
     count_include_pad: bool = True, divisor: int | None = None, *, rho: float = 0.0,
 ) -> Gaussian:  # fmt: skip
     """Mean of every window."""
-    padded = any(_tuple(padding, 1)) or (isinstance(padding, Sequence) and any(padding))
+    padded = any(sizes_of(padding, 1)) or (isinstance(padding, Sequence) and any(padding))
     if ceil_mode or divisor is not None or (padded and not count_include_pad):
         raise UnsupportedLayerError("average pooling has a rule for ceil_mode=False, count_include_pad=True, no divisor")
     n = 1 if isinstance(kernel, Sequence) and len(kernel) == 1 else 2
-    sizes, steps, pads = _tuple(kernel, n), _tuple(stride or kernel, n), _tuple(padding, n)
+    sizes, steps, pads = sizes_of(kernel, n), sizes_of(stride or kernel, n), sizes_of(padding, n)
     function = F.avg_pool1d if n == 1 else F.avg_pool2d
     return _averaged(x, lambda t: function(t, sizes, steps, pads), math.prod(sizes), rho)
 
@@ -117,12 +117,13 @@ def adaptive_avg_pool(x: Gaussian, size: Sequence[int], *, rho: float = 0.0) -> 
 @register_moment_rule(aten.mean, rho=0.0)
 def mean(x: Gaussian, dims: Any = None, keepdim: bool = False, *, rho: float = 0.0) -> Gaussian:
     """Mean over dimensions."""
-    over = tuple(range(x.mean.dim())) if dims is None else tuple(_tuple(dims, 1) if isinstance(dims, int) else dims)
+    over = tuple(range(x.mean.dim())) if dims is None else tuple(sizes_of(dims, 1) if isinstance(dims, int) else dims)
     n = math.prod(x.mean.shape[d] for d in over)
     return _averaged(x, lambda t: t.mean(over, keepdim=keepdim), n, rho)
 
 
-def _tuple(value: Any, n: int) -> tuple[int, ...]:
+def sizes_of(value: Any, n: int) -> tuple[int, ...]:
+    """One size a dimension, from a number or a list."""
     if isinstance(value, int):
         return (value,) * n
-    return tuple(value) if len(value) == n else (value[0],) * n
+    return tuple(value) if len(value) == n else (int(value[0]),) * n
