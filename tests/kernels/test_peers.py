@@ -87,7 +87,7 @@ def test_native_code_agrees_with_the_reference_bit_for_bit(monkeypatch, fixed, s
     eps = np.full(4, fixed)
     (native,), after = run(monkeypatch, True, x, source, offset, eps, settings)
     (slow,), other = run(monkeypatch, False, x, source, offset, eps, settings)
-    for name in ("median", "std", "count", "group_score", "score"):
+    for name in ("median", "std", "count", "group_score", "score", "z"):
         np.testing.assert_array_equal(getattr(native, name), getattr(slow, name), name)
     assert len(native.events) > 10
     for name in peers.EVENT.names:

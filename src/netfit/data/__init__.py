@@ -6,11 +6,13 @@ from ._dataset import Dataset, check_disjoint
 from ._deepbench import deepbench
 from ._gpu import GpuLaunches, TuningSpace, gpu_launches, tuning_space
 from ._load import load, names
+from ._series import Series, read_series, series
 
 __all__ = [
     "Dataset",
     "GpuLaunches",
     "Recordings",
+    "Series",
     "Table",
     "TuningSpace",
     "check_disjoint",
@@ -19,6 +21,8 @@ __all__ = [
     "load",
     "names",
     "read_csv",
+    "read_series",
     "recordings",
+    "series",
     "tuning_space",
 ]

@@ -65,8 +65,9 @@ def rows_reference(
 ) -> list[Any]:  # fmt: skip
     """Fill `out` and return its events."""
     events: list[Any] = []
-    if out.score is not None:
-        out.score[:] = np.nan
+    for dense in (out.score, out.z):
+        if dense is not None:
+            dense[:] = np.nan
     for row in range(len(x)):
         values = np.append(x[row], np.nan)[source].tolist()
         for g in range(len(state.offset) - 1):
@@ -110,10 +111,10 @@ def _group_row(
         outlying = normal >= 0 and k != normal
         score = 0.0 if normal < 0 else abs(v - centre) / reach
         score = max(score, ABOVE_1) if outlying else min(score, 1.0)
-        slot = slots.start + local
-        score = _channel(row, g, slot, values[slot], v, score, outlying, median, unit, settings, state, events)
-        if out.score is not None:
-            out.score[row, slot] = score
+        slot, z = slots.start + local, v if unit > 0 else (v - median) / eps
+        score = _channel(row, g, slot, values[slot], z, score, outlying, median, unit, settings, state, events)
+        if out.score is not None and out.z is not None:
+            out.score[row, slot], out.z[row, slot] = score, z
         worst = max(worst, score)
     out.group_score[row, g] = worst
 

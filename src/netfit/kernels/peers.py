@@ -41,7 +41,7 @@ class _Call(ctypes.Structure):
         *((n, _P) for n in ("x", "source", "offset", "eps")),
         *((n, _D) for n in ("auto_eps", "resolution")),
         *((n, _N) for n in _SETTINGS),
-        *((n, _P) for n in (*_CHANNEL, "scale", "warm", "median", "std", "group_score", "count", "score")),
+        *((n, _P) for n in (*_CHANNEL, "scale", "warm", "median", "std", "group_score", "count", "score", "z")),
         *((n, _N) for n in ("events", "room", "lost")),
         ("event", _P),
     )
@@ -62,12 +62,12 @@ class PeerSettings:
         watch_absence: report channels that vanish while half of their peers are there, and those that appear later.
     """
 
-    auto_eps: float = 6.0
+    auto_eps: float = 10.0
     resolution: float = 0.0
     min_samples: int = 4
     min_duration: int = 4
     min_presence: int = 4
-    memory: int = 2000
+    memory: int = 4000
     lifetime: int = 10000
     watch_absence: bool = False
 
@@ -105,6 +105,8 @@ class PeerRows:
         count: channels present, int64, the same shape.
         group_score: score of the channel that stands out most, the same shape. Above 1 is an alarm.
         score: of each channel, float32 (rows, slots), NaN where absent; None unless it was asked for.
+        z: of each channel, likewise: distance from where its peers let it be expected, in units of the usual distance
+            (of eps where that is given).
         events: array of `EVENT`; kind 0 stands out, 1 stands out at zero, 2 absent, 3 new.
     """
 
@@ -113,6 +115,7 @@ class PeerRows:
     count: NDArray[np.int64]
     group_score: NDArray[np.float64]
     score: NDArray[np.float32] | None
+    z: NDArray[np.float32] | None
     events: NDArray[Any]
 
 
@@ -152,14 +155,14 @@ def rows(
         eps: of each group, 0 for automatic, (groups,).
         settings: what to ask for.
         state: of the channels and groups.
-        dense: also return the score of every channel.
+        dense: also return score and z of every channel.
     """
     n, groups, slots = len(x), len(state.offset) - 1, len(source)
     shape = (n, groups)
+    score, z = (np.empty((n, slots), np.float32) if dense else None for _ in range(2))
     found = PeerRows(
-        np.empty(shape), np.empty(shape), np.empty(shape, np.int64), np.empty(shape),
-        np.empty((n, slots), np.float32) if dense else None, np.empty(0, EVENT),
-    )  # fmt: skip
+        np.empty(shape), np.empty(shape), np.empty(shape, np.int64), np.empty(shape), score, z, np.empty(0, EVENT)
+    )
     library = _library()
     if library is None:
         events = rows_reference(x, source, eps, settings, state, found)
@@ -167,7 +170,7 @@ def rows(
     places: dict[str, Any] = {
         "x": x, "source": source, "offset": state.offset, "eps": eps, **state.channel, "scale": state.scale,
         "warm": state.warm, "median": found.median, "std": found.std, "group_score": found.group_score,
-        "count": found.count, "score": found.score,
+        "count": found.count, "score": found.score, "z": found.z,
     }  # fmt: skip
     call = _Call(
         rows=n, columns=x.shape[1], groups=groups, auto_eps=settings.auto_eps, resolution=settings.resolution,

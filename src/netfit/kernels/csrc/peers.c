@@ -155,10 +155,10 @@ typedef struct {
     /* state of the groups */
     double *scale;
     int64_t *warm;
-    /* results: (rows, groups), and (rows, slots) or null */
+    /* results: (rows, groups), and both of (rows, slots) or null */
     double *median, *std, *group_score;
     int64_t *count;
-    float *score;
+    float *score, *z;
     /* events: memory of this file, to be given back by peer_free */
     int64_t events, room, lost;
     Event *event;
@@ -267,9 +267,10 @@ static void group_row(Call *c, Scratch *s, int64_t row, int64_t g) {
     const int64_t base = c->offset[g], n = c->offset[g + 1] - base, out = row * c->groups + g;
     const double *x = c->x + row * c->columns;
     float *scores = c->score ? c->score + row * c->offset[c->groups] + base : 0;
+    float *zs = c->z ? c->z + row * c->offset[c->groups] + base : 0;
     const int64_t m = sorted_keys(c, s, c->order + base, base, n, x, 0, 0);
     absences(c, row, base, n, m);
-    for (int64_t i = 0; scores && i < n; i++) scores[i] = NAN;
+    for (int64_t i = 0; scores && i < n; i++) scores[i] = zs[i] = NAN;
     c->count[out] = m, c->median[out] = c->std[out] = NAN, c->group_score[out] = 0;
     if (!m) return;
 
@@ -300,8 +301,9 @@ static void group_row(Call *c, Scratch *s, int64_t row, int64_t g) {
         const int outlying = normal >= 0 && s->label[i] != normal;
         double score = normal < 0 ? 0 : fabs(s->keys[i].v - centre) / reach;
         score = outlying ? fmax2(score, ABOVE_1) : fmin2(score, 1);
-        score = channel(c, row, g, slot, x[c->source[slot]], s->keys[i].v, score, outlying, unit);
-        if (scores) scores[s->keys[i].i] = (float)score;
+        const double z = automatic ? s->keys[i].v : (s->keys[i].v - median) / eps;
+        score = channel(c, row, g, slot, x[c->source[slot]], z, score, outlying, unit);
+        if (scores) scores[s->keys[i].i] = (float)score, zs[s->keys[i].i] = (float)z;
         worst = fmax2(worst, score);
     }
     c->group_score[out] = worst;
