@@ -4,6 +4,6 @@
 configurations do not run, `embed` brings an operator onto hardware with one matrix instruction.
 """
 
-from . import embed
+from . import embed, tune
 
-__all__ = ["embed"]
+__all__ = ["embed", "tune"]
