@@ -171,8 +171,8 @@ class MomentNet:
             buffers[number] = _Buffer(self._keep(torch.zeros(tile * 4 * size + self._lanes)), size)
         table = (_Op * len(ops))(*(self._op(op, tile) for op in ops))
         last = next((op for op in ops if op.kind == "covariance"), None)
-        wide = 0 if last is None else _up(last.c, self._lanes) + (last.n + 1) * _up(last.h, self._lanes)
-        scratch = self._keep(torch.zeros(wide + self._lanes))
+        rows = 0 if last is None else 2 + last.c + _up(last.h, 8)
+        scratch = self._keep(torch.zeros(rows * _up(self.classes, self._lanes) + (0 if last is None else last.c)))
         self._kept += [buffers, table]
         size = 1
         for n in self.shape[1:]:
@@ -188,7 +188,7 @@ class MomentNet:
             panel = 4 if rows < 3 else 2  # few rows: long streams; many: more of them in registers
             weight, extra = _packed(op, panel, self._lanes)
         elif op.kind == "covariance":
-            weight, extra = tuple(_wide(t, self._lanes) for t in weight), tuple(_wide(t, self._lanes) for t in extra)
+            weight, extra = tuple(_wide(t.T, self._lanes) for t in weight), tuple(_wide(t, self._lanes) for t in extra)
         sources = (*op.inputs, 0, 0)[:2]
         own = _Op(
             get_args(Kind).index(op.kind), *sources, op.out, op.known, op.relu, op.gain, op.clark,

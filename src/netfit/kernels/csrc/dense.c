@@ -5,7 +5,8 @@
    vectors. A product of matrices is a convolution with one tap over an image of height 1. After "Anatomy of
    High-Performance Matrix Multiplication" (Goto and van de Geijn, 2008). PRECISION: 0 fp32, 1 int8, 2 bit planes. */
 
-#if defined(__AVX512F__) || defined(__aarch64__)
+#ifdef MR /* a tuner has chosen the tile */
+#elif defined(__AVX512F__) || defined(__aarch64__)
 #define MR 8 /* rows and vectors of a tile of sums; 32 registers hold it */
 #define NV 3
 #else
@@ -255,8 +256,15 @@ static void block(const Shape *s, int64_t kc, const value *w, const value *packe
             const value *a = w + i * depth, *x = packed + j * kc, *from = start ? start + i : 0;
             value *to = out + i * pitch + j;
             switch ((n + LANES - 1) / LANES) {
+#if NV > 1
             case 1: tile(1, kc, a, x, from, minus + j, plane, to, pitch, m, n); break;
+#endif
+#if NV > 2
             case 2: tile(2, kc, a, x, from, minus + j, plane, to, pitch, m, n); break;
+#endif
+#if NV > 3
+            case 3: tile(3, kc, a, x, from, minus + j, plane, to, pitch, m, n); break;
+#endif
             default: tile(NV, kc, a, x, from, minus + j, plane, to, pitch, m, n);
             }
         }

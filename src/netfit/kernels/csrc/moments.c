@@ -42,10 +42,20 @@ static inline void store(float *p, vfloat x, int64_t count) {
 static inline vfloat pick(vint mask, vfloat a, vfloat b) { return (vfloat)((mask & (vint)a) | (~mask & (vint)b)); }
 static inline vfloat larger(vfloat a, vfloat b) { return pick(a > b, a, b); }
 static inline vfloat smaller(vfloat a, vfloat b) { return pick(a < b, a, b); }
+static inline vfloat load_some(const float *p, int64_t count) {
+    vfloat x = {0};
+    if (count >= LANES) return load(p);
+    memcpy(&x, p, sizeof(float) * count);
+    return x;
+}
 static inline float total(vfloat x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)x);
+#else
     float sum = 0;
     for (int i = 0; i < LANES; i++) sum += x[i];
     return sum;
+#endif
 }
 static inline vfloat root(vfloat x) {
 #if defined(__AVX512F__)
@@ -60,7 +70,7 @@ static inline vfloat root(vfloat x) {
 #endif
 }
 
-/* e^x for -87 <= x <= 0, to 2 units in the last place. */
+/* e^x for -80 <= x <= 0, to 2 units in the last place. */
 static inline vfloat exponential(vfloat x) {
     const vfloat magic = splat(12582912.0f);
     vfloat z = x * 1.44269504f + magic, n = z - magic;
@@ -78,7 +88,7 @@ static inline vfloat exponential(vfloat x) {
 /* Phi(a), 1 - Phi(a) and phi(a) from one exponential: Abramowitz and Stegun 7.1.26, absolute error 1.5e-7. */
 static inline void normal(vfloat a, vfloat *below, vfloat *above, vfloat *density) {
     vfloat x = larger(a, -a) * 0.70710678f;
-    vfloat e = exponential(larger(-x * x, splat(-87.0f)));
+    vfloat e = exponential(larger(-x * x, splat(-80.0f)));
     vfloat t = 1.0f / (1.0f + 0.3275911f * x);
     vfloat p = splat(1.061405429f);
     p = p * t - 1.453152027f;
@@ -320,64 +330,75 @@ static void affine(const Op *op, const Buffer *in, const Buffer *out, int64_t im
             }
 }
 
-/* sum over k of v_k a_ik a_jk, added to cov; a has `wide` floats a row, zero beyond n. */
-static void spread(const float *a, const float *v, int64_t wide, int64_t rows_, float *cov) {
-    for (int64_t i = 0; i < rows_; i++)
-        for (int64_t j = 0; j <= i; j++) {
-            vfloat sum = {0};
-            for (int64_t k = 0; k < wide; k += LANES) sum += load(v + k) * load(a + i * wide + k) * load(a + j * wide + k);
-            float value = total(sum);
-            cov[i * rows_ + j] += value;
-            if (i != j) cov[j * rows_ + i] += value;
+/* cov += sum over k of v_k a_k a_k^T, with a (count x wide), the classes along its rows. */
+static void spread(const float *a, const float *v, int64_t count, int64_t wide, int64_t n, float *cov) {
+    for (int64_t j = 0; j < wide; j += LANES)
+        for (int64_t i = 0; i < n; i += 8) {
+            vfloat sum[8] = {{0}};
+            for (int64_t k = 0; k < count; k++) {
+                vfloat row = load(a + k * wide + j) * v[k];
+#pragma GCC unroll 8
+                for (int r = 0; r < 8; r++) sum[r] += row * a[k * wide + i + r];
+            }
+            for (int64_t r = 0; r < 8 && i + r < n; r++) {
+                float *to = cov + (i + r) * n + j;
+                store(to, load_some(to, n - j) + sum[r], n - j);
+            }
         }
 }
 
-/* Logits' covariance: op->weight holds the last weights (n x c, rows padded), op->extra the hidden ones (c x h, padded).
-   `in` is the last layer's input with the slopes, `in2` the hidden layer's input, `out` the logits. */
+/* jacobian (h x wide) = hidden^T (c x deep) diag(gain) last (c x wide): what the logits make of the hidden layer's input. */
+static void chain(const Op *op, const float *gain, int64_t wide, int64_t deep, float *scaled, float *jacobian) {
+    for (int64_t k = 0; k < op->c; k++)
+        for (int64_t j = 0; j < wide; j += LANES)
+            *(vfloat_u *)(scaled + k * wide + j) = load(op->weight + k * wide + j) * gain[k];
+    for (int64_t j = 0; j < wide; j += LANES)
+        for (int64_t l = 0; l < op->h; l += 8) {
+            vfloat sum[8] = {{0}};
+            for (int64_t k = 0; k < op->c; k++) {
+                vfloat row = load(scaled + k * wide + j);
+#pragma GCC unroll 8
+                for (int r = 0; r < 8; r++) sum[r] += row * op->extra[k * deep + l + r];
+            }
+#pragma GCC unroll 8
+            for (int r = 0; r < 8; r++) *(vfloat_u *)(jacobian + (l + r) * wide + j) = sum[r];
+        }
+}
+
+/* Logits' covariance: op->weight holds the last weights transposed (c x n, rows padded), op->extra the hidden ones (c x
+   h, rows padded). `in` is the last layer's input with the slopes, `in2` the hidden layer's input, `out` the logits. */
 static void covariance(const Op *op, const Buffer *in, const Buffer *in2, const Buffer *out, float *mean, float *var,
                        float *cov, float *scratch, int64_t images) {
-    int64_t n = op->n, wide = (op->c + LANES - 1) / LANES * LANES, deep = (op->h + LANES - 1) / LANES * LANES;
-    float *rest = scratch, *jacobian = rest + wide, *v1 = jacobian + n * deep;
+    int64_t n = op->n, wide = (n + LANES - 1) / LANES * LANES, deep = (op->h + LANES - 1) / LANES * LANES;
+    float *rest = scratch, *own = rest + op->c, *scaled = own + wide, *jacobian = scaled + op->c * wide;
     for (int64_t b = 0; b < images; b++) {
-        float *own = cov + b * n * n;
-        const float *v = plane(in, b, 1), *gain = plane(in, b, 3), *out_v = plane(out, b, 1);
+        float *to = cov + b * n * n;
+        const float *v = plane(in, b, 1), *v1 = plane(in2, b, 1), *gain = plane(in, b, 3);
         memcpy(mean + b * n, plane(out, b, 0), sizeof(float) * n);
-        memset(own, 0, sizeof(float) * n * n);
-        memset(rest, 0, sizeof(float) * wide);
-        memcpy(rest, v, sizeof(float) * op->c);
-        for (int64_t i = 0; i < n; i++) {
+        memset(to, 0, sizeof(float) * n * n);
+        for (int64_t j = 0; j < wide; j += LANES) {
             vfloat sum = {0};
-            for (int64_t k = 0; k < wide; k += LANES) {
-                vfloat mu = load(op->weight + i * wide + k);
-                sum += load(rest + k) * mu * mu;
+            for (int64_t k = 0; k < op->c; k++) {
+                vfloat mu = load(op->weight + k * wide + j);
+                sum += mu * mu * v[k];
             }
-            own[i * n + i] = fmaxf(out_v[i] - total(sum), 0.0f);
+            *(vfloat_u *)(own + j) = larger(load(plane(out, b, 1) + j) - sum, splat(0));
+        }
+        for (int64_t i = 0; i < n; i++) to[i * n + i] = own[i];
+        for (int64_t k = 0; k < op->c; k++) {
+            vfloat sum = {0};
+            for (int64_t l = 0; l < op->h; l += LANES) {
+                vfloat mu = load(op->extra + k * deep + l);
+                sum += load(v1 + l) * mu * mu;
+            }
+            rest[k] = op->h ? fmaxf(v[k] - gain[k] * gain[k] * total(sum), 0.0f) : v[k];
         }
         if (op->h) {
-            memset(v1, 0, sizeof(float) * deep);
-            memcpy(v1, plane(in2, b, 1), sizeof(float) * op->h);
-            for (int64_t k = 0; k < op->c; k++) {
-                vfloat sum = {0};
-                for (int64_t l = 0; l < deep; l += LANES) {
-                    vfloat mu = load(op->extra + k * deep + l);
-                    sum += load(v1 + l) * mu * mu;
-                }
-                rest[k] = fmaxf(rest[k] - gain[k] * gain[k] * total(sum), 0.0f);
-            }
-            for (int64_t i = 0; i < n; i += 5)
-                for (int64_t l = 0; l < deep; l += LANES) {
-                    vfloat sum[5] = {{0}};
-                    int64_t most = n - i < 5 ? n - i : 5;
-                    for (int64_t k = 0; k < op->c; k++) {
-                        vfloat mu = load(op->extra + k * deep + l) * gain[k];
-                        for (int64_t r = 0; r < 5; r++) sum[r] += mu * op->weight[(i + (r < most ? r : 0)) * wide + k];
-                    }
-                    for (int64_t r = 0; r < most; r++) *(vfloat_u *)(jacobian + (i + r) * deep + l) = sum[r];
-                }
-            spread(jacobian, v1, deep, n, own);
+            chain(op, gain, wide, deep, scaled, jacobian);
+            spread(jacobian, v1, op->h, wide, n, to);
         }
-        spread(op->weight, rest, wide, n, own);
-        for (int64_t i = 0; i < n; i++) var[b * n + i] = own[i * n + i];
+        spread(op->weight, rest, op->c, wide, n, to);
+        for (int64_t i = 0; i < n; i++) var[b * n + i] = to[i * n + i];
     }
 }
 
@@ -394,6 +415,10 @@ typedef struct {
 /* `images` inputs of x, a tile at a time. The logits leave the last buffer; cov is NULL without a covariance. */
 void moments_run(const Net *net, int64_t images, const float *x, float *mean, float *var, float *cov) {
     int64_t n = net->classes;
+#if defined(__x86_64__)
+    unsigned mode = _mm_getcsr();
+    _mm_setcsr(mode | 0x8040); /* tails of the normal density underflow; as zeros they cost nothing */
+#endif
     for (int64_t done = 0; done < images; done += net->tile) {
         int64_t now = images - done < net->tile ? images - done : net->tile;
         const Buffer *last = net->buffers;
@@ -418,4 +443,7 @@ void moments_run(const Net *net, int64_t images, const float *x, float *mean, fl
             memcpy(var + (done + b) * n, plane(last, b, 1), sizeof(float) * n);
         }
     }
+#if defined(__x86_64__)
+    _mm_setcsr(mode);
+#endif
 }
