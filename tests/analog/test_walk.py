@@ -1,6 +1,9 @@
 """The walk: what it finds, that it repeats nothing, and that shortcuts change no number."""
 
+import contextlib
 import functools
+import importlib.util
+import types
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from netfit.analog.diagnostics import (
     snr_db,
     weight_before,
 )  # fmt: skip
-from netfit.errors import ConfigError
+from netfit.errors import ConfigError, MissingExtraError
 from netfit.surgery import Policy, Quantize, apply, calibrate
 
 from .nets import Residual, perceptron
@@ -148,6 +151,76 @@ def test_processes_give_the_same_walk(trainer, digits, tmp_path):
     lonely = Trainer(lambda: perceptron(), quick.data, epochs=1)
     with pytest.raises(ConfigError, match="cannot be sent to worker processes"):
         walk(lonely, *arguments[1:], **options, n_jobs=2)
+
+
+class OneProcessCluster:
+    """What a walk asks of Ray, in this process: work is done when its result is waited for."""
+
+    def __init__(self):
+        self.tasks = []
+
+    def remote(self, **_):
+        def decorate(function):
+            def remote(*arguments):
+                self.tasks.append((function, arguments))
+                return len(self.tasks) - 1
+
+            return types.SimpleNamespace(remote=remote)
+
+        return decorate
+
+    def put(self, value):
+        return value
+
+    def wait(self, tasks, num_returns):
+        return [tasks[-1]], tasks[:-1]  # the last one is ready first
+
+    def get(self, task):
+        function, arguments = self.tasks[task]
+        return function(*arguments)
+
+
+def test_a_cluster_gives_the_same_walk_and_repeats_nothing(trainer, digits, tmp_path, monkeypatch):
+    few = digits[1][0][:100], digits[1][1][:100]
+    quick = Trainer(trainer.build, (digits[0][0][:400], digits[0][1][:400]), epochs=4, lr=5e-3, batch_size=32)
+    options = {"seeds": 2, "levels": [4.0], "at": "3", "retrain": True}
+    alone = walk(quick, AdditiveGaussian(1.0), few, **options)
+    clusters = []
+
+    @contextlib.contextmanager
+    def cluster(address):
+        clusters.append(OneProcessCluster())
+        yield clusters[-1]
+
+    monkeypatch.setattr("netfit.analog._workers.ray_cluster", cluster)
+    seen = []
+    many = walk(
+        quick, AdditiveGaussian(1.0), few, **options, ray="auto", folder=tmp_path,
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert many.rows == alone.rows and seen[-1] == (4, 4)
+    assert all(arguments[0].folder is None for _, arguments in clusters[0].tasks)  # no other machine has this folder
+    again = walk(quick, AdditiveGaussian(1.0), few, **options, ray="auto", folder=tmp_path)
+    assert again.rows == alone.rows and not clusters[1].tasks
+
+
+absent = importlib.util.find_spec("ray") is None
+
+
+@pytest.mark.skipif(not absent, reason="ray is installed here")
+def test_without_ray_the_extra_is_named(trained, digits):
+    with pytest.raises(MissingExtraError, match=r"pip install 'netfit\[ray\]'"):
+        walk(trained, AdditiveGaussian(1.0), digits[1], ray="local")
+
+
+@pytest.mark.skipif(absent, reason="ray is not installed: pip install 'netfit[ray]'")
+@pytest.mark.filterwarnings("ignore")  # Ray's own, of which there are many
+def test_ray_gives_the_same_walk(trained, digits, tmp_path):
+    few, options = (digits[1][0][:100], digits[1][1][:100]), {"seeds": 1, "levels": [1.0, 4.0], "at": "3"}
+    alone = walk(trained, AdditiveGaussian(1.0), few, **options)
+    assert walk(trained, AdditiveGaussian(1.0), few, **options, ray="local", folder=tmp_path).rows == alone.rows
+    with pytest.raises(ConfigError, match="'nowhere' matches no site"):
+        walk(trained, AdditiveGaussian(1.0), few, **options | {"at": "nowhere"}, ray="local")
 
 
 def test_ten_thousand_stored_points_are_summed_up_quickly():

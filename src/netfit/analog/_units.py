@@ -1,15 +1,10 @@
 """The pieces of work of a walk, each of which a process can do alone."""
 
-import concurrent.futures as futures
-import multiprocessing
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from netfit.errors import ConfigError, JobError
@@ -27,7 +22,7 @@ from ._trainer import Trainer
 from .diagnostics import binarization_gap, signal_power, weight_before
 from .schedules import Constant
 
-__all__ = ["Study", "Workers", "evaluated", "retrained"]
+__all__ = ["Study", "evaluated", "retrained"]
 
 Key = tuple[str, int]
 CALIBRATION = 512  # samples that tell the signal's power
@@ -155,71 +150,3 @@ def _trained_there(
     binary = isinstance(study.noise, MultiplicativeGaussian)
     gap = binarization_gap(model, site, study.data, std, seed) if binary else None
     return accuracy, None if weight is None else weight.abs().mean().item(), gap
-
-
-Outcome = dict[str, Any]
-Work = Callable[..., Outcome]
-
-
-class Workers:
-    """Does units of work here or in several processes, and says how many are done.
-
-    Args:
-        study: sent to every worker process once.
-        n_jobs: processes; 1 works in this one.
-        progress: called with units done and known so far.
-
-    Raises:
-        ConfigError: the study cannot be sent to worker processes.
-    """
-
-    def __init__(self, study: Study, n_jobs: int, progress: Callable[[int, int], None] | None) -> None:
-        self.study, self.progress = study, progress
-        self.done = self.total = 0
-        self.pool: futures.ProcessPoolExecutor | None = None
-        if n_jobs > 1:
-            try:
-                ForkingPickler.dumps(study)
-            except Exception as e:  # whatever the objects it holds may raise
-                raise ConfigError(
-                    f"the walk cannot be sent to worker processes ({e}); build networks in a module, or use n_jobs=1"
-                ) from None
-            context = multiprocessing.get_context("spawn")
-            self.pool = futures.ProcessPoolExecutor(n_jobs, context, initializer=_begin, initargs=(study,))
-
-    def __enter__(self) -> "Workers":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
-
-    def run(self, work: Work, units: Sequence[tuple[Any, ...]]) -> list[Outcome]:
-        """Results in the order of the units."""
-        self.total += len(units)
-        if self.pool is None:
-            return [self._count(work(self.study, *unit)) for unit in units]
-        pending = [self.pool.submit(_there, work, unit) for unit in units]
-        for future in futures.as_completed(pending):
-            self._count(future.result())
-        return [future.result() for future in pending]
-
-    def _count(self, outcome: Outcome) -> Outcome:
-        self.done += 1
-        if self.progress:
-            self.progress(self.done, self.total)
-        return outcome
-
-
-_study: Study  # a worker's own copy, sent once instead of with every unit
-
-
-def _begin(study: Study) -> None:
-    global _study
-    _study = study
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interrupt means
-
-
-def _there(work: Work, unit: tuple[Any, ...]) -> Outcome:
-    return work(_study, *unit)

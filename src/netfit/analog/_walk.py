@@ -16,7 +16,8 @@ from ._levels import EVERYWHERE
 from ._midpoint import Midpoint, combine_midpoints, mean_midpoint, midpoint
 from ._noise import Gaussian
 from ._trainer import Trainer
-from ._units import Study, Workers, evaluated, retrained
+from ._units import Study, evaluated, retrained
+from ._workers import Workers
 
 __all__ = ["Walk", "WalkRow", "walk"]
 
@@ -155,6 +156,7 @@ def walk(
     budgets: Sequence[int] = (2, 3),
     folder: str | Path | None = None,
     n_jobs: int = 1,
+    ray: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Walk:
     """Put noise at one site after the other and find the level each bears.
@@ -177,10 +179,14 @@ def walk(
         budgets: mean executions a site for which tailored repetition is compared with uniform.
         folder: where measurements and clean networks are kept; None keeps nothing.
         n_jobs: worker processes.
+        ray: address of a Ray cluster that does the work instead: ``"auto"``, ``"ray://host:10001"``, or ``"local"``
+            for one on this machine.
         progress: called with units of work done and known so far.
 
     Raises:
-        ConfigError: no site matches, the network is not better than chance, or `retrain` without a trainer.
+        ConfigError: no site matches, the network is not better than chance, `retrain` without a trainer, or no cluster
+            answers.
+        MissingExtraError: a cluster without Ray installed.
     """
     if seeds < 1 or n_jobs < 1:
         raise ConfigError(f"seeds and n_jobs must be at least 1, not {seeds} and {n_jobs}")
@@ -190,7 +196,7 @@ def walk(
     place = None if folder is None else Path(folder)
     study = Study(subject, noise, data, at, seeds, fixed, largest, tuple(budgets), place)
     first = [(seed,) for seed in range(seeds if isinstance(subject, Trainer) else 1)]
-    with Workers(study, n_jobs, progress) as workers:
+    with Workers(study, n_jobs, progress, ray) as workers:
         begun = workers.run(evaluated, first)
         found = _first(study, begun)
         if not retrain:

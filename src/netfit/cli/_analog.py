@@ -69,6 +69,7 @@ def walk(
     samples: Samples = None,
     test_samples: Judged = 2000,
     jobs: Annotated[Count, Parameter(help="Worker processes.")] = 1,
+    ray: Annotated[str | None, Parameter(help="Ray cluster that does the work: auto, local, ray://host:10001.")] = None,
     original: Original = None,
     run: RunDir = None,
     seed: Seed = 0,
@@ -89,7 +90,7 @@ def walk(
         print(f"run directory: {opened.path}", file=sys.stderr)
         found = analog.walk(
             subject, _noise(noise), judged, at=at, seeds=seeds, retrain=retrain, levels=fixed, largest=largest,
-            folder=opened.path / "walk", n_jobs=jobs,
+            folder=opened.path / "walk", n_jobs=jobs, ray=ray,
             progress=lambda done, total: print(f"walk: {done}/{total}", file=sys.stderr, flush=True),
         )  # fmt: skip
         facts = {"kind": "analog", "task": "walk", **found.to_dict()}

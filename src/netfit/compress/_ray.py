@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from netfit.errors import ConfigError, NetfitError, require
-from netfit.search import Trial
+from netfit.errors import NetfitError
+from netfit.search import Trial, ray_cluster
 
 from ._cost import Cost
 
@@ -34,18 +34,8 @@ def on_ray(search: Search, trials: int, address: str) -> None:
         MissingExtraError: Ray is not installed.
         ConfigError: there is no cluster at that address.
     """
-    ray = require("ray", "ray")
-    started = not ray.is_initialized()
-    if started:
-        try:
-            ray.init(None if address == "local" else address, log_to_driver=False, configure_logging=False)
-        except (ConnectionError, RuntimeError, ValueError) as e:
-            raise ConfigError(f"no Ray cluster at {address!r}: {str(e).splitlines()[0]}") from e
-    try:
+    with ray_cluster(address) as ray:
         _drive(ray, search, trials)
-    finally:
-        if started:
-            ray.shutdown()
 
 
 def _drive(ray: Any, search: Search, trials: int) -> None:

@@ -1,5 +1,6 @@
 """How a choice is searched: a study evaluates slowly and survives kills, a sweep evaluates millions of points."""
 
+from ._cluster import ray_cluster
 from ._greedy import Visited, greedy
 from ._memo import Memo
 from ._pareto import pareto_mask
@@ -23,4 +24,5 @@ __all__ = [
     "Visited",
     "greedy",
     "pareto_mask",
+    "ray_cluster",
 ]
