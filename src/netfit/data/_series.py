@@ -90,20 +90,12 @@ def read_series(path: str | Path, label: str = "anomaly") -> Series:
     channels = [c for c in found.columns if c.lower() not in ("time", "timestamp")]
     x, names = found.data.x, list(found.columns)
     at = [names.index(c) for c in channels]
-    clock = next((x[:, names.index(c)] for c in names if c not in channels), np.arange(len(x), dtype=np.float64))
+    times = [x[:, names.index(c)] for c in names if c not in channels]
+    clock: NDArray[np.float64] = np.array(times[0] if times else np.arange(len(x)), np.float64)
     y = np.array([float(c) for c in found.data.classes])[found.data.y]
-    empty = np.empty((0, len(at)), np.float32)
     values = x[:, at].astype(np.float32)
     return Series(
-        str(path),
-        empty,
-        values,
-        y.astype(np.uint8),
-        clock.astype(np.float64),
-        tuple(channels),
-        (),
-        "the user's own",
-        str(path),
+        str(path), values[:0], values, y.astype(np.uint8), clock, tuple(channels), (), "the user's own", str(path)
     )
 
 

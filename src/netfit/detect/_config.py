@@ -36,7 +36,9 @@ def to_json(detector: Any) -> dict[str, Any]:
         if stage is not None:
             if type(stage) is not _known().get(type(stage).__name__):
                 raise ConfigError(f"{name}={type(stage).__name__}: only netfit's own stages can be saved")
-            found[name] = {"type": type(stage).__name__} | {f.name: getattr(stage, f.name) for f in fields(stage)}
+            found[name] = {"type": type(stage).__name__} | {
+                f.name: getattr(stage, f.name) for f in fields(_known()[type(stage).__name__])
+            }
     return found
 
 

@@ -322,5 +322,5 @@ class Engine:
 
 
 def _fused(peer: NDArray[np.float64], series: NDArray[np.float64], ranked: bool) -> NDArray[np.float64]:
-    """The larger score. Where a series ranks rows by distance from peers already, the peer stage adds its alarms only."""
+    """The larger score. Where a series ranks rows by distance from peers, the peer stage adds its alarms only."""
     return np.maximum(series, np.where(peer > 1, peer, 0.0)) if ranked else np.maximum(peer, series)

@@ -22,8 +22,8 @@ class PeerDBSCAN:
     """Which channels of a group stand out from their peers: DBSCAN of the values of one row.
 
     The largest cluster is normal if it holds at least half of the group; a channel outside of it for `min_duration`
-    rows is an alarm. "DeepHYDRA: Resource-Efficient Time-Series Anomaly Detection in Dynamically-Configured Systems" (2024)
-    names this T-DBSCAN; here groups never mix, and the clustering is exact and takes a sort.
+    rows is an alarm. "DeepHYDRA: Resource-Efficient Time-Series Anomaly Detection in Dynamically-Configured Systems"
+    (2024) names this T-DBSCAN; here groups never mix, and the clustering is exact and takes a sort.
 
     With ``eps="auto"`` a channel's usual offset from the median of its group is taken out, and distances are measured
     in its group's usual distance from the median (or the channel's own, where that is larger); both forget.
