@@ -43,6 +43,7 @@ _structure = App(
     "With --run, leaves policy.toml, the numbers and a report; netfit apply MODEL policy.toml makes the network.",
     help_format="plaintext",
 )
+_speech = App(name="speech", help="Several microphones in, one clean voice out.", help_format="plaintext")
 _systolic = App(name="systolic", help="Systolic arrays that are not built yet.", help_format="plaintext")
 
 _command(app, "compress", "_compress:compress", """Compress a network until it meets a measured latency.
@@ -146,4 +147,23 @@ _command(_structure, "bench", "_structure:bench", """Measure structured layers o
     """)  # fmt: skip
 _structure.default(structure)
 app.command(_structure)
+_command(_speech, "enhance", "_speech:enhance", """Separate one voice from everything else in a recording.
+
+    A small mask network says where the voice is, and a beamformer made from it takes out the rest. Dead and clipped
+    microphones are named and left out. --stream works in constant memory on files of any length.
+    """)  # fmt: skip
+_command(_speech, "simulate", "_speech:simulate", """Simulate rooms, voices and noises, and keep all parts.
+
+    Voices are folders of recordings (wav, flac, ogg, g722), or wake-words. scripts/fetch_speech.sh fetches free ones.
+    """)  # fmt: skip
+_command(_speech, "train", "_speech:train", """Train a mask network of 1 to 32 bits on simulated scenes.
+
+    First in full precision, then on at the precision asked for. An interrupted training goes on with the same command
+    and --run.
+    """)  # fmt: skip
+_command(_speech, "eval", "_speech:evaluate", """Compare mask networks with the noisy microphone and the ideal mask.
+
+    SI-SDR always; PESQ, STOI and word errors where the packages of the extra speech-eval are installed.
+    """)  # fmt: skip
+app.command(_speech)
 _command(app, "env", "_env:env", "The machine and the versions that numbers depend on.")

@@ -11,10 +11,12 @@ from torch import Tensor
 from netfit.errors import ConfigError, did_you_mean
 
 from . import functional
-from ._audio import as_signal, read, resample
 from ._estimator import MaskEstimator
 from ._health import MicrophoneFault, check_microphones
+from ._model import load_model
+from ._show import page_facts
 from ._stft import STFT
+from .files import as_signal, read, resample
 
 __all__ = ["BEAMFORMERS", "POSTFILTERS", "Enhanced", "best_microphone", "blind_mask", "design", "enhance"]
 
@@ -46,6 +48,14 @@ class Enhanced:
     reference: int
     faults: tuple[MicrophoneFault, ...] = ()
     report: dict[str, Any] = field(default_factory=dict)
+
+    def page(self, noisy: Tensor) -> dict[str, Any]:
+        """Sounds, spectrograms and mask as JSON values, for a report.
+
+        Args:
+            noisy: one microphone of the recording, (n,), at the rate of `fs`.
+        """
+        return page_facts(noisy, self.audio, self.mask, self.fs)
 
 
 @torch.no_grad()
@@ -164,10 +174,7 @@ def _recording(x: Any, fs: int | None) -> tuple[Tensor, int, list[str]]:
 
 
 def _model(model: MaskEstimator | None, fft: int) -> MaskEstimator:
-    if model is None:
-        from ._model import pretrained
-
-        model = pretrained()
+    model = model or load_model()
     if model.n_fft != fft:
         raise ConfigError(f"fft={fft}, but the mask network is for frames of {model.n_fft} samples")
     return model

@@ -16,7 +16,7 @@ from netfit.surgery import Policy, Quantization, apply
 
 from ._estimator import MaskEstimator
 
-__all__ = ["load_model", "pretrained", "save_model"]
+__all__ = ["load_model", "save_model"]
 
 _KIND = "speech-mask"
 
@@ -51,15 +51,19 @@ def save_model(model: MaskEstimator, path: str | Path, notes: dict[str, Any] | N
     write_artifact(path, meta, tensors)
 
 
-def load_model(path: str | Path) -> MaskEstimator:
-    """Read a mask network back, in evaluation mode.
+def load_model(path: str | Path | None = None) -> MaskEstimator:
+    """Read a mask network, in evaluation mode.
 
     Args:
-        path: folder written by `save_model`.
+        path: folder written by `save_model`; by default the network that comes with netfit: 1-bit weights and 8-bit
+            activations, 16 kHz, frames of 1024 samples. ``netfit/speech/pretrained/README.md`` says what it was trained
+            on, by which command, and its licence.
 
     Raises:
         ArtifactError: it is damaged or holds something else.
     """
+    if path is None:
+        return _pretrained()
     found = read_artifact(path)
     meta, tensors = found.meta, dict(found.tensors)
     if meta.get("kind") != _KIND:
@@ -85,11 +89,7 @@ def load_model(path: str | Path) -> MaskEstimator:
 
 
 @functools.cache
-def pretrained() -> MaskEstimator:
-    """The mask network that comes with netfit: 1-bit weights and 8-bit activations, 16 kHz, frames of 1024 samples.
-
-    ``netfit/speech/pretrained/README.md`` says what it was trained on, by which command, and its licence.
-    """
+def _pretrained() -> MaskEstimator:
     with resources.as_file(resources.files("netfit.speech").joinpath("pretrained", "mask-w1a8")) as folder:
         return load_model(folder)
 

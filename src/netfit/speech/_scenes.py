@@ -15,9 +15,9 @@ from netfit.errors import ArtifactError, ConfigError, did_you_mean
 from netfit.io import read_json, write_bytes, write_json
 from netfit.seeding import derive
 
-from ._audio import encode, read
 from ._room import impulse_responses
 from ._sources import Clips, Noises, split_names
+from .files import encode, read
 
 __all__ = ["ARRAYS", "Scene", "SceneFolder", "Scenes"]
 
@@ -107,6 +107,11 @@ class Scenes:
     @functools.cached_property
     def _noises(self) -> Noises:
         return Noises(split_names(self.noise), self._clips, self.fs)
+
+    @property
+    def sentences(self) -> list[str]:
+        """Everything that may be said: the language of a recogniser; empty unless scenes have texts."""
+        return self._clips.texts if self.texts else []
 
     def __len__(self) -> int:
         return self.n

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from netfit.errors import ConfigError, did_you_mean
 
-from ._audio import ENDINGS, read
 from ._noise import SYNTHETIC
 from ._texts import read_texts
+from .files import ENDINGS, read
 
 __all__ = ["Clips", "Noises", "split_names"]
 
@@ -89,6 +89,11 @@ class Clips:
     def text(self, key: Path | int) -> str | None:
         """What is said in a recording, where a text file tells."""
         return self._texts.get(key) if isinstance(key, Path) else None
+
+    @property
+    def texts(self) -> list[str]:
+        """Everything that is said, where text files tell."""
+        return sorted(set(self._texts.values()))
 
     def talk(self, n: int, rng: np.random.Generator) -> Array:
         """One speaker who goes on talking with short pauses, (n,)."""

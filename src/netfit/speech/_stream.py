@@ -1,5 +1,6 @@
 """Enhancement of a stream in constant memory: block after block, restartable, the same for any size of block."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,13 +8,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from netfit.errors import ConfigError
+from netfit.errors import ConfigError, NetfitError
 from netfit.streaming import Frames, OverlapAdd, State
 
 from ._enhance import MASK_FLOOR, compressed, design
 from ._estimator import MaskEstimator
 from ._features import FeatureState
+from ._model import load_model
+from ._packed import PackedNetwork
 from ._stft import STFT
+from .files import Writer, blocks, properties
 
 __all__ = ["StreamingEnhancer"]
 
@@ -36,7 +40,8 @@ class StreamingEnhancer:
         postfilter: as for `enhance`.
         ref: microphone that the output is like.
         hop: samples between frames.
-        network: what maps standardised features to logits; that of the model by default, or a `PackedNetwork` of it.
+        network: what maps standardised features to logits; by default a `PackedNetwork` of the model where its policy
+            and this machine allow one.
 
     Attributes:
         latency_samples: how long a sample may wait for the rest of its frame.
@@ -57,10 +62,7 @@ class StreamingEnhancer:
         update_every: int = 4, beamformer: str = "mvdr", postfilter: str = "auto", ref: int = 0, hop: int = 256,
         network: Any = None,
     ) -> None:  # fmt: skip
-        if model is None:
-            from ._model import pretrained
-
-            model = pretrained()
+        model = model or load_model()
         if fs != model.fs:
             raise ConfigError(f"fs={fs}, but the mask network is for {model.fs} samples a second: resample the stream")
         if beamformer != "none" and n_mics < 2:
@@ -73,7 +75,7 @@ class StreamingEnhancer:
         self.beamformer, self.postfilter, self.update_every = beamformer, postfilter, update_every
         self.stft = STFT(model.n_fft, hop)
         self.latency_samples = self.stft.fft
-        self._network = network or model.net
+        self._network = network or _network_of(model)
         self._keep = float(np.exp(-1 / tau_frames))
         self._window = self.stft.window().numpy()
         self._restart()
@@ -116,6 +118,30 @@ class StreamingEnhancer:
         rest = self._out(self._frames.push(np.zeros((missing, self.n_mics), np.float32)))[:wanted]
         self._restart()
         return rest
+
+    def enhance_file(self, source: str | Path, target: str | Path, block: int) -> int:
+        """Enhance a sound file of any length in constant memory.
+
+        Args:
+            source: wav, flac or ogg.
+            target: ends in .wav or .flac.
+            block: samples read at a time.
+
+        Returns:
+            Samples written.
+
+        Raises:
+            ConfigError: the file has another number of channels or samples a second than the stream.
+        """
+        channels, samples, fs = properties(source)
+        if (channels, fs) != (self.n_mics, self.fs):
+            found = f"{channels} channels and {fs} samples a second"
+            raise ConfigError(f"{source} has {found}, the stream {self.n_mics} and {self.fs}")
+        with Writer(target, fs) as writer:
+            for part in blocks(source, block):
+                writer.write(self.process(part))
+            writer.write(self.flush())
+        return samples
 
     @torch.no_grad()
     def _out(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -175,3 +201,11 @@ class StreamingEnhancer:
         self._features = FeatureState(level, counts["level_frames"], cov, v)
         self._R, self._w = R, w
         self._seen, self._taken, self._given = counts["seen"], counts["taken"], counts["given"]
+
+
+def _network_of(model: MaskEstimator) -> Any:
+    """The fastest way to run the network of a model, one frame at a time."""
+    try:
+        return PackedNetwork(model) if model.policy else model.net
+    except NetfitError:  # a custom policy, or no compiler
+        return model.net

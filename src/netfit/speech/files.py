@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from io import BytesIO
 from math import gcd
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,7 +15,19 @@ from torch import Tensor
 from netfit.errors import ArtifactError, ConfigError, require
 from netfit.io import write_bytes
 
-__all__ = ["ENDINGS", "MAX_MICS", "as_signal", "blocks", "data_uri", "encode", "read", "resample", "write"]
+__all__ = [
+    "ENDINGS",
+    "MAX_MICS",
+    "Writer",
+    "as_signal",
+    "blocks",
+    "data_uri",
+    "encode",
+    "properties",
+    "read",
+    "resample",
+    "write",
+]
 
 ENDINGS = (".wav", ".flac", ".ogg", ".g722")
 MAX_MICS = 16
@@ -98,9 +111,7 @@ def write(path: str | Path, x: Tensor, fs: int) -> None:
         ConfigError: the name ends neither in .wav nor in .flac.
         ArtifactError: it cannot be written.
     """
-    path = Path(path)
-    if path.suffix not in (".wav", ".flac"):
-        raise ConfigError(f"{path} must end in .wav or .flac")
+    path = _writable(path)
     write_bytes(path, encode(x, fs, path.suffix[1:].upper()))
 
 
@@ -126,6 +137,69 @@ def blocks(path: str | Path, samples: int) -> Iterator[Tensor]:
                 yield torch.from_numpy(np.ascontiguousarray(part.T))
     except RuntimeError as e:
         raise ArtifactError(f"{path} is no readable sound file: {e}") from e
+
+
+class Writer:
+    """A sound file of 16 bits written piece by piece; it takes its name when all of it is there.
+
+    Args:
+        path: ends in .wav or .flac.
+        fs: samples a second.
+
+    Raises:
+        ConfigError: another ending.
+        ArtifactError: it cannot be written.
+    """
+
+    def __init__(self, path: str | Path, fs: int) -> None:
+        self.path = _writable(path)
+        self._part = self.path.with_name(f".{self.path.name}.part")
+        soundfile = require("soundfile", "speech")
+        kind = self.path.suffix[1:].upper()
+        try:
+            self._file = soundfile.SoundFile(self._part, "w", fs, 1, "PCM_16", format=kind)
+        except RuntimeError as e:
+            raise ArtifactError(f"cannot write {self.path}: {e}") from e
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, x: Any) -> None:
+        """Append samples (n,)."""
+        self._file.write(np.clip(x, -1, 1))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if error is None:
+            self._part.replace(self.path)
+        else:
+            self._part.unlink(missing_ok=True)
+
+
+def properties(path: str | Path) -> tuple[int, int, int]:
+    """Channels, samples, and samples a second of a sound file.
+
+    Raises:
+        ConfigError: there is no such file.
+        ArtifactError: it cannot be read.
+    """
+    soundfile = require("soundfile", "speech")
+    if not Path(path).is_file():
+        raise ConfigError(f"no sound file {path}")
+    try:
+        found = soundfile.info(path)
+    except RuntimeError as e:
+        raise ArtifactError(f"{path} is no readable sound file: {e}") from e
+    return found.channels, found.frames, found.samplerate
+
+
+def _writable(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix not in (".wav", ".flac"):
+        raise ConfigError(f"{path} must end in .wav or .flac")
+    return path
 
 
 def as_signal(x: Any, name: str = "audio") -> Tensor:
