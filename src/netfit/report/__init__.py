@@ -5,11 +5,12 @@
 """
 
 from . import plots
-from ._model import Code, Facts, Figure, Note, Report, Section, Table
+from ._model import Audio, Code, Facts, Figure, Note, Report, Section, Table
 from ._render import render, write
 from ._run import from_run
 
 __all__ = [
+    "Audio",
     "Code",
     "Facts",
     "Figure",

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Block", "Code", "Facts", "Figure", "Note", "Report", "Section", "Table"]
+from netfit.errors import ConfigError
+
+__all__ = ["Audio", "Block", "Code", "Facts", "Figure", "Note", "Report", "Section", "Table"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,24 @@ class Code:
     note: str = ""
 
 
-Block = Table | Figure | Facts | Note | Code
+@dataclass(frozen=True)
+class Audio:
+    """A sound to play.
+
+    Args:
+        uri: ``data:audio/...``; the page loads nothing from elsewhere.
+        caption: what is heard.
+    """
+
+    uri: str
+    caption: str
+
+    def __post_init__(self) -> None:
+        if not self.uri.startswith("data:audio/"):
+            raise ConfigError(f"a sound of a report must be a data:audio/ address, not {self.uri[:40]!r}")
+
+
+Block = Table | Figure | Facts | Note | Code | Audio
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ._memory import memory_report
 from ._model import Report
 from ._pipeline import pipeline_report
 from ._roofline import roofline_report
+from ._speech import speech_eval_report, speech_report
 from ._structure import bench_report, structure_report
 from ._systolic import systolic_report
 from ._tan import tan_report
@@ -33,6 +34,8 @@ _KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {
     "memory": memory_report,
     "pipeline": pipeline_report,
     "roofline": roofline_report,
+    "speech": speech_report,
+    "speech-eval": speech_eval_report,
     "structure": structure_report,
     "structure-bench": bench_report,
     "systolic": systolic_report,
