@@ -62,7 +62,7 @@ def logits(head: Head, env: Mapping[str, Any], out: Gaussian) -> Gaussian:
     x, mu = env[head.last.inputs()[0]], _mean(env[head.last.inputs()[1]])
     own = variance(out) - (0 if x.var is None else x.var @ mu.square().T)  # what the last weights themselves add
     cov = torch.diag_embed(own.clamp_min(0))
-    spread, v = mu.expand(len(out.mean), -1, -1), x.var
+    spread, v = mu.expand(out.mean.shape[0], -1, -1), x.var
     if v is not None and head.activation is not None and head.hidden is not None:
         before, weight = env[head.hidden.inputs()[0]], _mean(env[head.hidden.inputs()[1]])
         gain = slope(head.activation.kind.rstrip("_"), env[head.activation.inputs()[0]], *head.activation.args[1:])
