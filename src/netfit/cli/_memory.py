@@ -52,19 +52,29 @@ def _listed(found: "Inventory") -> str:
 
 
 def measure(
-    model: Model, /, *, policy: Saved = None, data: Data = None, batch: Batch = 32, in_shape: InShape = None,
+    model: Model, /, *, policy: Saved = None,
+    recompute: Annotated[
+        str | None, Parameter(help="Blocks that run again in the backward pass, as a pattern of modules: 'layer?.?'.")
+    ] = None,
+    data: Data = None, batch: Batch = 32, in_shape: InShape = None,
     num_classes: Classes = None, optimizer: Optimizer = "sgd", seed: Seed = 0, as_json: Json = False,
 ) -> Output:  # fmt: skip
     """Measure peak memory and time of a training step."""
     how = _policy(policy)
     step = _step(model, data, batch, in_shape, num_classes, optimizer, seed)
-    from netfit.memory import measure as look
+    from contextlib import nullcontext
 
-    found = look(step, policy=how, seed=seed)
+    from netfit.memory import measure as look
+    from netfit.memory import recompute_blocks
+
+    with recompute_blocks(step.model, recompute) if recompute else nullcontext():
+        found = look(step, policy=how, seed=seed)
     parts = {**found.held, "saved activations": found.saved or 0, "workspaces and gradients": found.transient}
     text = table(("part", "bytes"), [(name, si(n, "B")) for name, n in parts.items()])
     text += f"\npeak: {_peaks(found)}; step: {si(found.seconds, 's')} of one core"
-    return answer(as_json, {"model": model, "batch": batch, "policy": policy, **found.to_json()}, text)
+    return answer(
+        as_json, {"model": model, "batch": batch, "policy": policy, "recompute": recompute, **found.to_json()}, text
+    )
 
 
 def _peaks(found: "MemoryReport") -> str:

@@ -4,6 +4,7 @@ The unit is the tensor that an operation saves for its backward pass, not the la
 """
 
 from ._batch import max_batch_size
+from ._blocks import recompute_blocks
 from ._budget import BudgetError
 from ._compress import compress_saved, compressed_saved
 from ._fidelity import Fidelity, grad_fidelity
@@ -29,5 +30,6 @@ __all__ = [
     "max_batch_size",
     "measure",
     "plan",
+    "recompute_blocks",
     "tune_allocator",
 ]

@@ -35,6 +35,12 @@ class Handle:
             self._undo()
         self._undo = None
 
+    def __enter__(self) -> "Handle":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
 
 def compress_saved(
     model: nn.Module, policy: CodecPolicy, *, engine: Literal["hooks", "modules"] = "hooks", seed: int = 0
