@@ -130,14 +130,24 @@ class Logarithmic:
     def __call__(self, x: Tensor) -> Tensor:
         """Quantize `x`; what is not positive becomes the smallest value and gets no gradient."""
         values = x.detach().float()
-        step = self.octaves / (2**self.bits - 1)
-        log = torch.log2(values.clamp_min(torch.finfo(torch.float32).tiny))
-        code = ((self.top - log) / step).round()
+        code = self._raw_codes(values)
         clipped = code.clamp(0, 2**self.bits - 1)
-        # A table, because torch.exp2 gives different last bits in its vector and its scalar loop.
-        grid = torch.tensor([2 ** (self.top - k * step) for k in range(2**self.bits)], device=x.device)
-        y = grid[clipped.long()]
+        y = self.grid().to(x.device)[clipped.long()]
         return _straight_through(x, y, torch.where((code == clipped) & (values > 0), y / values, 0.0))
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Codes of the values that `x` is rounded to, uint8; `grid` turns them into values."""
+        return self._raw_codes(x.detach().float()).clamp(0, 2**self.bits - 1).to(torch.uint8)
+
+    def grid(self) -> Tensor:
+        """Every value, by its code."""
+        # A table, because torch.exp2 gives different last bits in its vector and its scalar loop.
+        step = self.octaves / (2**self.bits - 1)
+        return torch.tensor([2 ** (self.top - k * step) for k in range(2**self.bits)])
+
+    def _raw_codes(self, values: Tensor) -> Tensor:
+        log = torch.log2(values.clamp_min(torch.finfo(torch.float32).tiny))
+        return ((self.top - log) / (self.octaves / (2**self.bits - 1))).round()
 
 
 @dataclass(frozen=True)
