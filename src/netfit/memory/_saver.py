@@ -78,8 +78,9 @@ class Saver:
         plain = isinstance(chosen, Keep) and seen is None
         if not torch.is_grad_enabled() or plain or _checkpointed():
             return func(*args, **kwargs)
-        if isinstance(chosen, BlockSparse) and func is F.linear and not seen and sparse_linear_fits(*args, **kwargs):
-            return sparse_linear(chosen, *args, **kwargs)
+        sparse = chosen if isinstance(chosen, BlockSparse) and func is F.linear and not seen else None
+        if sparse is not None and sparse_linear_fits(sparse, *args, **kwargs):
+            return sparse_linear(sparse, *args, **kwargs)
         made = origin(kind, func, args, kwargs)
         source = None if made is None else (_key(made[0]), self._origin_of(made[0]))
         # Autograd keeps the hooks as long as what they packed: they must not hold a tensor of the call.

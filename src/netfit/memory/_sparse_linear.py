@@ -6,16 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from netfit.kernels import blocks
+
 from ._kinds import LEAST
 from .codecs import BlockSparse, weight_gradient
 
 __all__ = ["sparse_linear", "sparse_linear_fits"]
 
 
-def sparse_linear_fits(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether the product with blocks can take the place of unpacking: fp32 on a CPU, and enough values."""
-    plain = input.dtype == weight.dtype == torch.float32 and input.device.type == "cpu"
-    return plain and input.numel() >= LEAST and input.requires_grad and not torch.is_autocast_enabled("cpu")
+def sparse_linear_fits(codec: BlockSparse, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether the product with blocks can take the place of unpacking: fp32, enough values, and a kernel for it."""
+    plain = input.dtype == weight.dtype == torch.float32 and (input.is_cpu or blocks.ready(input, codec.block))
+    large = input.numel() >= LEAST and input.requires_grad
+    return plain and large and not torch.is_autocast_enabled(input.device.type)
 
 
 def sparse_linear(codec: BlockSparse, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

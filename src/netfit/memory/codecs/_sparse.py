@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from netfit.errors import ConfigError
+from netfit.kernels import blocks
 
 from ._base import Codec, Packed, Spec
 
@@ -79,7 +80,7 @@ class BlockSparse(Codec):
 
 
 def weight_gradient(gradient: Tensor, values: Tensor, at: Tensor, features: int) -> Tensor:
-    """Gradient of a linear weight from the kept blocks of its input.
+    """Gradient of a linear weight from the kept blocks of its input; a Triton kernel on a GPU that has Triton.
 
     Args:
         gradient: of the output, (rows, outputs).
@@ -92,9 +93,11 @@ def weight_gradient(gradient: Tensor, values: Tensor, at: Tensor, features: int)
     """
     b = values.shape[1]
     high, wide = -(-gradient.shape[0] // b), -(-features // b)
-    padded = F.pad(gradient, (0, 0, 0, high * b - gradient.shape[0]))
     column = torch.div(at, high, rounding_mode="floor")
     starts = torch.searchsorted(column, torch.arange(wide + 1, dtype=column.dtype, device=at.device)).int()
+    if blocks.ready(values, b):
+        return blocks.weight_gradient(gradient, values, at, starts, features)
+    padded = F.pad(gradient, (0, 0, 0, high * b - gradient.shape[0]))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse (BSR|CSR) tensor support is in beta")
         transposed = torch.sparse_bsr_tensor(
