@@ -1,6 +1,9 @@
 """The pass as an ONNX file."""
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from ._trace import Answer, Frozen
 
 __all__ = ["export_pfp", "onnx_proto"]
 
+_MOMENTS = ("logits_mean", "logits_var", "logits_cov")  # plain "mean" would clash with the operator of that name
 _ANSWER = ("probs", "total", "aleatoric", "epistemic")
 
 
@@ -31,7 +35,8 @@ def onnx_proto(pfp: PFP, samples: int = 0, batch_size: int | None = None) -> Any
     """The pass as an ``onnx.ModelProto``, for any batch or for one size."""
     require("onnx", "export")
     require("onnxscript", "export")
-    names = ["mean", "var", *(["cov"] if pfp.head is not None else []), *(_ANSWER if samples else ())]
+    moments = _MOMENTS if pfp.head is not None else _MOMENTS[:2]
+    names = [*moments, *(_ANSWER if samples else ())]
     module: torch.nn.Module = Frozen(pfp)
     if samples:
         with torch.no_grad():
@@ -40,8 +45,7 @@ def onnx_proto(pfp: PFP, samples: int = 0, batch_size: int | None = None) -> Any
     example = torch.zeros(batch_size or 2, *pfp.shape)
     shapes = None if batch_size else {"x": {0: torch.export.Dim("batch")}}
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), _quiet():
             program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
             made = torch.onnx.export(
                 program, dynamo=True, optimize=True, input_names=["x"], output_names=names, verbose=False
@@ -51,3 +55,17 @@ def onnx_proto(pfp: PFP, samples: int = 0, batch_size: int | None = None) -> Any
         raise UnsupportedLayerError(f"the pass has no ONNX form: {reason}") from e
     assert made is not None
     return made.model_proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells of packages it could use; nothing there is the user's to mend."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -121,7 +121,7 @@ class PFP(nn.Module):
         return compile_pfp(self, backend, batch_size, threads)
 
     def export(self, path: str | Path, *, samples: int = 0) -> None:
-        """Write an ONNX file with the outputs mean, var and, with a full covariance, cov.
+        """Write an ONNX file with the outputs logits_mean, logits_var and, with a full covariance, logits_cov.
 
         Args:
             path: ending in ``.onnx``.
