@@ -20,7 +20,7 @@ from netfit.detect._reduce import GroupReducer
 from netfit.detect._spot import SPOT
 from netfit.detect._window_pca import Temporal, WindowPCA
 from netfit.errors import ConfigError, did_you_mean
-from netfit.streaming import load_state, save_state
+from netfit.streaming import State, load_state, save_state
 
 __all__ = ["HybridDetector"]
 
@@ -201,6 +201,22 @@ class HybridDetector(OutlierMixin, BaseEstimator):
         """Rows taken that held no value."""
         return self._running().empty_rows
 
+    @property
+    def last_time_(self) -> float:
+        """Time of the last row taken; minus infinity before the first."""
+        return self._running().last_time
+
+    def state(self) -> State:
+        """What a restart needs, beside the settings."""
+        return self._running().state()
+
+    def restore_state(self, state: State) -> Self:
+        """Go on where `state` was taken, by a detector of the same settings."""
+        engine = Engine(self._setup())
+        engine.restore(state)
+        self._engine = engine
+        return self
+
     def save(self, path: str | Path) -> None:
         """Write settings and state as one artifact; a crash leaves the old one or the new one.
 
@@ -208,7 +224,7 @@ class HybridDetector(OutlierMixin, BaseEstimator):
             ArtifactError: it cannot be written.
             ConfigError: a stage of another make has no JSON form.
         """
-        save_state(path, _KIND, {"config": to_json(self), "engine": self._running().state()}, identity(self))
+        save_state(path, _KIND, {"config": to_json(self), "engine": self.state()}, identity(self))
 
     @classmethod
     def load(cls, path: str | Path, **functions: Any) -> Self:
@@ -223,9 +239,7 @@ class HybridDetector(OutlierMixin, BaseEstimator):
             ConfigError: a function is missing, or another one is given than the one that made the state.
         """
         state = load_state(path, _KIND)
-        made = cls(**(from_json(state["config"], functions)))
-        made.restore(path)
-        return made
+        return cls(**from_json(state["config"], functions)).restore_state(state["engine"])
 
     def restore(self, path: str | Path) -> Self:
         """Go on from a saved state of a detector with the same settings.
@@ -234,11 +248,7 @@ class HybridDetector(OutlierMixin, BaseEstimator):
             ArtifactError: it is missing or damaged.
             ConfigError: it is a state of other settings, such as another `group_by`.
         """
-        state = load_state(path, _KIND, identity(self))
-        engine = Engine(self._setup())
-        engine.restore(state["engine"])
-        self._engine = engine
-        return self
+        return self.restore_state(load_state(path, _KIND, identity(self))["engine"])
 
     def _one(self, x: Mapping[str, float], t: float | None) -> Frame:
         time = max(self._running().last_time, -1.0) + 1 if t is None else t
