@@ -2,6 +2,7 @@ from ._version import __version__ as __version__
 from .analog import AdditiveGaussian as AdditiveGaussian
 from .analog import MixedGaussian as MixedGaussian
 from .analog import MultiplicativeGaussian as MultiplicativeGaussian
+from .bayes import Bayesian as Bayesian
 from .compress import Prune as Prune
 from .errors import NetfitError as NetfitError
 from .memory import SaveAs as SaveAs

@@ -6,6 +6,7 @@ one pass, `uncertainty` and `predict` say what is uncertain and why. More in `ne
 scikit-learn estimators for tables; more of them in `netfit.bayes.tan`.
 """
 
+from netfit.bayes._ambiguous import make_ambiguous_digits
 from netfit.bayes._gaussian import Gaussian
 from netfit.bayes._predict import predict
 from netfit.bayes._uncertainty import Uncertainty, uncertainty
@@ -24,6 +25,7 @@ __all__ = [
     "fit_svi",
     "load_posterior",
     "load_pyro_guide",
+    "make_ambiguous_digits",
     "predict",
     "to_bayesian",
     "to_pfp",

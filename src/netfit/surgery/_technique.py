@@ -32,6 +32,8 @@ _BUILT_IN = {
     "monarch": "netfit.structured:Monarch",
     "pixelfly": "netfit.structured:Pixelfly",
     "low_rank": "netfit.structured:LowRank",
+    "bayesian": "netfit.bayes:Bayesian",
+    "quantize_bayes": "netfit.bayes.quantized:QuantizeBayes",
 }
 _REGISTERED: dict[str, type["Technique"]] = {}
 
