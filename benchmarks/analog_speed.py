@@ -66,9 +66,7 @@ def cost() -> list[dict[str, Any]]:
                 candidates[f"{where}, {source}"] = make(noisy(net, x, at, source))
         seconds = interleave(candidates, REPEATS, warmup=3, clock=time.process_time)
         for key in list(candidates)[1:]:
-            goal = (
-                {"all sites, pool": 1.3, "outputs of conv1 and conv2, pool": 1.1}.get(key) if "step" in name else None
-            )
+            goal = GOALS.get(key) if "step" in name else None
             ratio = median_ratio(seconds[key], seconds["none"])
             rows.append(_row(f"{name}, noise at {key}, over no noise", ratio.median, goal, most=True))
     return [*rows, schedule(net, x, y)]
