@@ -181,15 +181,21 @@ def _model(model: MaskEstimator | None, fft: int) -> MaskEstimator:
 
 
 def _usable(mics: int, faults: Sequence[MicrophoneFault], ref: int | str, beamformer: str) -> tuple[int, ...]:
+    """Microphones to work with: the clipped ones only where there is nothing better."""
+    dead = {fault.channel for fault in faults if fault.kind == "dead"}
     bad = {fault.channel for fault in faults if fault.unusable}
-    left = tuple(c for c in range(mics) if c not in bad)
-    if ref in bad:
+    least = 1 if beamformer == "none" else 2
+    left = next((c for c in (_without(mics, bad), _without(mics, dead)) if len(c) >= least), ())
+    if not left:
+        found = f"{mics - len(dead)} of {mics} microphones can be used ({'; '.join(map(str, faults))})"
+        raise ConfigError(f"{found}; use beamformer='none'")
+    if isinstance(ref, int) and ref not in left:
         raise ConfigError(f"ref={ref}: {next(f for f in faults if f.channel == ref)}")
-    if beamformer != "none" and len(left) < 2:
-        raise ConfigError(
-            f"{len(left)} of {mics} microphones can be used ({'; '.join(map(str, faults))}); use beamformer='none'"
-        )
-    return left or tuple(range(mics))
+    return left
+
+
+def _without(mics: int, channels: set[int]) -> tuple[int, ...]:
+    return tuple(c for c in range(mics) if c not in channels)
 
 
 def _mask(mask: str | Tensor, Y: Tensor, model: MaskEstimator | None) -> Tensor:
