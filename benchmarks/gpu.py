@@ -19,7 +19,7 @@ from benchmarks._common import interleave, median_ratio, record
 from netfit.targets.gpu import KernelDB, KernelPredictor, Samples
 
 SYSTEMS = ("a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "b300_sxm", "l40s", "rtx_pro_6000_server")
-ROWS, POWER_ROWS, TREES, POWER_TREES = 3000, 9000, 50, 256
+ROWS, POWER_ROWS, TREES, POWER_TREES = 3000, 16_000, 50, 400
 PROBES, DRAWS, SEED = 30, 20, 0
 UNSEEN = {"h100_sxm": 8.0, "h200_sxm": 8.0, "b200_sxm": 8.0, "a100_sxm": 22.0, "l40s": None}
 ADAPTED = {"a100_sxm": 12.0, "l40s": 18.0}
@@ -97,8 +97,8 @@ def power() -> list[dict[str, Any]]:
         data = db.samples("op").measured("power")
         found = {name: np.empty(len(data)) for name in ("time", "power")}
         for train, test in GroupKFold(5).split(data.X, groups=data.labels["app"]):
-            for name, values in found.items():
-                model = KernelPredictor(name, n_estimators=POWER_TREES, random_state=SEED)
+            for (name, values), (trees, leaf) in zip(found.items(), ((TREES, 2), (POWER_TREES, 20)), strict=True):
+                model = KernelPredictor(name, n_estimators=trees, min_samples_leaf=leaf, random_state=SEED)
                 model.fit(data.X[train], data.y(name)[train], intervals=False)
                 values[test] = model.predict(data.X[test])
         errors = np.abs(found["power"] / data.power_w - 1)

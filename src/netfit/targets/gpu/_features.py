@@ -32,9 +32,9 @@ _ALIGNED = (8, 64)
 # Columns by feature set. Those of ASIDE carry the base of a prediction and are not shown to the forest.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "op": (
-        "kind", "variant", "bits", "weight_bits", "log_m", "log_n", "log_k", "log_count", "log_batch", "log_share",
-        "skew", "log_flops", "log_bytes", "log_intensity", "balance", "log_bound", "log_compute", "log_memory",
-        "log_l2", "log_sm_work",
+        "kind", "variant", "bits", "weight_bits", "log_m", "log_n", "log_k", "log_count", "log_batch", "log_parts",
+        "log_share", "skew", "log_flops", "log_bytes", "log_intensity", "balance", "log_bound", "log_compute",
+        "log_memory", "log_l2", "log_sm_work",
         *(f"{what}_{a}x{b}" for a, b in _TILES for what in ("log_waves", "last_wave", "padding")),
         *(f"{size}_mod_{a}" for a in _ALIGNED for size in "mnk"),
         "log_tdp_w",
@@ -188,6 +188,7 @@ def _op(rows: Sequence[Launch], specs: Mapping[str, GPUSpec]) -> dict[str, Float
         "bits": np.array([BITS.get(r.dtype, 32) for r in rows], np.float64),
         "weight_bits": np.array([BITS.get(r.weight_dtype or r.dtype, 32) for r in rows], np.float64),
         "log_m": _log(m), "log_n": _log(n), "log_k": _log(k), "log_count": _log(count), "log_batch": _log(batch),
+        "log_parts": _log(count) - _log(batch),  # trees cannot subtract
         "log_share": _log(share),
         "skew": np.array([r.skew for r in rows], np.float64),
         "log_flops": _log(flops), "log_bytes": _log(moved), "log_intensity": _log(flops) - _log(moved),
