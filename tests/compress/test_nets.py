@@ -6,7 +6,7 @@ import torch
 
 from netfit.compress import Prune, plan_channels
 from netfit.deploy import export, open_session, verify
-from netfit.surgery import Policy, Quantize, apply, calibrate
+from netfit.surgery import Policy, Quantize, apply, calibrate, sites
 from netfit.train import recalibrate
 from netfit.workload import trace
 
@@ -52,10 +52,11 @@ def test_int8_files_decide_as_the_network_does(name, tmp_path):
     small, x = pruned(name)
     inputs = samples(name)
     recalibrate(small, inputs[:256])
-    layers = dict.fromkeys(op.name for op in trace(small, x) if op.kind in ("conv1d", "conv2d", "linear") and op.params)
-    low = apply(small, Policy({n: Quantize() for n in layers}), x).eval()
+    layers = {site.name for site in sites(small, x) if site.kind in ("conv1d", "conv2d", "linear")}
+    low = apply(small, Policy({n: Quantize() for n in sorted(layers)}), x).eval()
     calibrate(low, inputs[:512].split(128))
     exported = export(low, (x[:1],), tmp_path / "net.onnx", runtime="onnxruntime")
     found = verify(exported, low, inputs, "onnxruntime")
     assert found.agreement >= 0.995
-    assert not found.substituted
+    # ONNX Runtime has no integer convolution with a float result, and that of the network stays float.
+    assert {s.name for s in found.substituted} == ({"head"} if name == "unet" else set())

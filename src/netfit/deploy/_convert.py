@@ -19,7 +19,7 @@ from ._onnx import lower, open_program
 from ._program import fold_batch_norm
 from ._qdq import QuantSpec, mark, quantize
 
-_VIEWS = ("identity", "dropout", "reshape", "flatten", "squeeze", "unsqueeze")
+_VIEWS = ("identity", "dropout", "reshape", "flatten", "squeeze", "unsqueeze", "chunk", "split", "slice")
 # What an uncalibrated network is timed with. Runtimes merge a ReLU or ReLU6 only into a grid that lies inside its
 # range: zero point 0, and 255 steps below 6.
 _PLACEHOLDER = Grid(1 / 64)
@@ -79,10 +79,14 @@ def _node(op: Op) -> str:
 
 
 def _asked(state: Quantization, workload: Workload, tensors: Mapping[str, Grid]) -> dict[str, str]:
-    """Precision of every layer that is not fp32, and of joins of rounded tensors."""
+    """Precision of every layer that is not fp32, and of joins of rounded tensors.
+
+    A concatenation whose result is not rounded has nothing to do in integers: it only moves what it is given.
+    """
     policy = state.asked()
     asked = {_node(op): policy[op.name] for op in workload if op.name in policy and op.params}
     joins = [op for op in workload if op.kind in ("add", "cat") and len(op.inputs) > 1]
+    joins = [op for op in joins if op.kind == "add" or op.outputs[0].name in tensors]
     return asked | {_node(op): "int8" for op in joins if all(t.name in tensors for t in op.inputs)}
 
 
@@ -115,7 +119,7 @@ def _grids(state: Quantization, workload: Workload, values: set[str]) -> dict[st
     grids = {}
     for key, head in state.plan.points.items():
         value = by_key[key].outputs[0].name if key in by_key else workload.inputs[key[1]].name
-        # Views that change nothing are gone from the graph; what they read has the same scale.
+        # Views that change nothing are gone from the graph, parts have other names; what they read has the same scale.
         while value not in values and value in maker and maker[value].kind in _VIEWS:
             value = maker[value].inputs[0].name
         if value not in values:

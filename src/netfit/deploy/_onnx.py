@@ -7,6 +7,7 @@ is what makes the executed precision of a layer readable afterwards.
 
 import contextlib
 import logging
+import operator
 import re
 import warnings
 from collections import Counter, defaultdict
@@ -29,7 +30,9 @@ def lower(program: torch.export.ExportedProgram, name: str) -> Any:
     """ONNX form of a program from `open_program`, batch norm folded or not; `name` is what an error calls it."""
     require("onnxscript", "export")
     for node in program.graph.nodes:
-        node.meta["custom"] = {"value": node.name, **(node.meta.get("custom") or {})}
+        # What decomposes an operator of several results keeps no name for the first of them.
+        first = next((u.name for u in node.users if u.target is operator.getitem and u.args[1] == 0), node.name)
+        node.meta["custom"] = {"value": first, **(node.meta.get("custom") or {})}
     with quiet():
         try:
             exported = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)

@@ -91,7 +91,7 @@ class ORTSession(Session):
             int8 = moved or node.op_type.startswith(_INT8)
             if (int8 and not _returns_float(node)) or node.op_type == "QuantizeLinear":
                 integer.update(node.output)
-            executed.append(ExecutedLayer(sites.find(node.name), node.op_type, "int8" if int8 else "fp32"))
+            executed.append(ExecutedLayer(sites.of(node), node.op_type, "int8" if int8 else "fp32"))
         return executed
 
     def profile(self, x: Array | Sequence[Array] | None = None, runs: int = 128) -> list[tuple[str, float]]:
@@ -124,6 +124,11 @@ class ORTSession(Session):
 class _Sites(NamedTuple):
     nodes: set[str]
     values: dict[str, str]
+
+    def of(self, node: Any) -> str:
+        """Call site of a node: by its name, or by what it makes where several became one under a new name."""
+        found = self.find(node.name)
+        return found if found in self.nodes else self.values.get(node.output[0], found)
 
     def find(self, name: str) -> str:
         """Call site behind a runtime's node name. The whole name is tried first: a site may end like a suffix."""

@@ -6,7 +6,7 @@ is the network that is deployed. Rules:
 1. A quantized layer rounds its weight, its input, and its output after the BatchNorm and ReLU fused into it. The
    network's own output stays fp32.
 2. One tensor has one scale: all its readers see the rounded values. Readers that ask for different bits get the most.
-3. Pooling and views hand the scale through.
+3. Pooling, views and parts hand the scale through.
 4. An add rounds its result when both its inputs are rounded, or when the policy names it; a concatenation likewise,
    and then all its inputs share one scale.
 """
@@ -22,7 +22,7 @@ LAYER_KINDS = frozenset({"conv1d", "conv2d", "conv3d", "linear"})
 FUSED = frozenset({"batch_norm", "relu", "relu6"})
 PASSING = frozenset(
     {"max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "mean"}
-    | {"flatten", "reshape", "transpose", "squeeze", "unsqueeze", "identity", "dropout"}
+    | {"flatten", "reshape", "transpose", "squeeze", "unsqueeze", "identity", "dropout", "chunk", "split", "slice"}
 )
 Key = tuple[str, int]
 
