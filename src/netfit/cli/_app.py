@@ -43,6 +43,7 @@ _structure = App(
     "With --run, leaves policy.toml, the numbers and a report; netfit apply MODEL policy.toml makes the network.",
     help_format="plaintext",
 )
+_detect = App(name="detect", help="Anomalies in clusters whose channels come and go.", help_format="plaintext")
 _speech = App(name="speech", help="Several microphones in, one clean voice out.", help_format="plaintext")
 _systolic = App(name="systolic", help="Systolic arrays that are not built yet.", help_format="plaintext")
 
@@ -66,6 +67,10 @@ _command(app, "report", "_report:report", "Write the HTML page of a finished run
 _command(app, "models", "_models:models", "Built-in networks and the inputs they are made for.")
 _command(_data, "list", "_data:names", "Names of all data sets.")
 _command(_data, "fetch", "_data:fetch", "Find or download a data set and say what it holds.")
+_command(_data, "make", "_bayes_evaluate:make", """Make a data set that cannot be downloaded: ambiguous-digits.
+
+    An auto-encoder mixes digits of MNIST, an ensemble labels the mixtures; about ten minutes of one core.
+    """)  # fmt: skip
 app.command(_data)
 _command(app, "roofline", "_roofline:roofline", """Measure what one core can do, and how near layers come.
 
@@ -135,6 +140,23 @@ _command(_analog, "program", "_analog_hardware:program", """Program a network on
     saved network is taken as it is. An interrupted training goes on with the same command and --run.
     """)  # fmt: skip
 app.command(_analog)
+_command(_bayes, "fit", "_bayes:fit", """Train a network whose weights are Gaussian.
+
+    A new network is trained plainly first; a saved one is taken as it is. Leaves the network and its curves in the run
+    directory. A killed training goes on with the same command and --run.
+    """)  # fmt: skip
+_command(_bayes, "convert", "_bayes:convert", "Turn a posterior trained with Pyro into a saved Bayesian network.")
+_command(_bayes, "calibrate", "_bayes:calibrate", """Compare one probabilistic pass with sampling, layer by layer.
+
+    Chooses the rule of every maximum and the correlation of every average, and keeps them with the network.
+    """)  # fmt: skip
+_command(_bayes, "pfp", "_bayes:pfp", "One probabilistic pass: time its backends, write it as ONNX.")
+_command(_bayes, "quantize", "_bayes:quantize", "Round a Bayesian network to a few bits, train it on, and pack it.")
+_command(_bayes, "evaluate", "_bayes_evaluate:evaluate", """Score predictions and uncertainties of a Bayesian network.
+
+    Accuracy, calibration, risk against coverage, how well ambiguous and foreign images are found, and the images it is
+    least sure of, as numbers and as a report.
+    """)  # fmt: skip
 _command(_bayes, "tan", "_bayes_tan:tan", """Learn a classifier of a table that only adds integers, and write it as C.
 
     --front sweeps sizes and widths, trains quantized networks on the same table, and draws the Pareto front of bytes
@@ -166,4 +188,27 @@ _command(_speech, "eval", "_speech:evaluate", """Compare mask networks with the 
     SI-SDR always; PESQ, STOI and word errors where the packages of the extra speech-eval are installed.
     """)  # fmt: skip
 app.command(_speech)
+_command(_detect, "fit", "_detect:fit", """Fit a detector to a table of channels over time.
+
+    Peers are compared from the first row, so fitting only sets scales, thresholds and, with --temporal tranad or
+    informer, trains a forecaster. CSV or Parquet, wide (time and one column a channel) or long (time, channel, value).
+    """)  # fmt: skip
+_command(_detect, "run", "_detect:run", """Run a detector on a table or a growing file, and tell what is wrong.
+
+    Alerts go to --alerts as JSON lines, once when they begin and once when they are over. With --state a run that was
+    stopped or killed goes on with the same command, and no alert is told twice. --html leaves a page with a card for
+    each alert.
+    """)  # fmt: skip
+_command(_detect, "prometheus", "_detect:prometheus", """Run a detector on a Prometheus server.
+
+    Asks the HTTP interface for rows as they come. --listen serves the detector's own numbers at /metrics.
+    """)  # fmt: skip
+_command(_detect, "record", "_detect_data:record", """Record real processes of this machine, some of which fail.
+
+    Makes labelled data of a cluster that changes: processes in groups that leak, spin, hang or die, leave and join.
+    """)  # fmt: skip
+_command(_detect, "inject", "_detect_data:inject", "Put the seven kinds of anomalies of the paper into a table.")
+_command(_detect, "eval", "_detect:evaluate", "Judge scores by labels, beside random scores.")
+_command(_detect, "cost", "_detect:cost", "What one row costs, stage by stage.")
+app.command(_detect)
 _command(app, "env", "_env:env", "The machine and the versions that numbers depend on.")

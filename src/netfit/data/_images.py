@@ -129,6 +129,23 @@ def ambiguous_mnist(split: str, root: str | Path | None) -> Dataset:
     return replace(plain, extra={"probability": probability, "label": npz[f"{split}_label"]})
 
 
+def dirty_mnist(split: str, root: str | Path | None) -> Dataset:
+    """MNIST and the ambiguous digits together, each of the latter once with every label drawn for it.
+
+    "Deep Deterministic Uncertainty: A New Simple Baseline" (Mukhoti et al., 2023). In the test split an image has each
+    label once.
+    """
+    clear, unclear = mnist(split, root), ambiguous_mnist(split, root)
+    labels = unclear.extra["label"].astype(np.int64)
+    rows, columns = np.indices(labels.shape).reshape(2, -1)
+    if split == "test":
+        kept = np.unique(np.stack([rows, labels.ravel()]), axis=1, return_index=True)[1]
+        rows, columns = rows[kept], columns[kept]
+    x = np.concatenate([clear.x[:, 0], unclear.x[rows, 0]])
+    y = np.concatenate([clear.y, labels[rows, columns]])
+    return _images("dirty-mnist", split, x, y, MNIST_LICENCE, f"{clear.source}; {unclear.source}")
+
+
 def digits(split: str, root: str | Path | None) -> Dataset:
     """scikit-learn's 1797 digits, 8x8 grey in [0, 1]; a fixed stratified 360 of them are the test split."""
     from sklearn.datasets import load_digits

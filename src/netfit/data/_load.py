@@ -8,7 +8,7 @@ from netfit.errors import ConfigError, did_you_mean
 
 from ._audio import fsdd, wake_words
 from ._dataset import Dataset
-from ._images import ambiguous_mnist, digits, fashion_mnist, mnist
+from ._images import ambiguous_mnist, digits, dirty_mnist, fashion_mnist, mnist
 from ._jpeg import cifar10, tiny_imagenet20
 from ._splits import NAMES as SPLIT_NAMES
 from ._splits import discrete
@@ -20,6 +20,7 @@ LOADERS: dict[str, Loader] = {
     "ambiguous-mnist": ambiguous_mnist,
     "cifar10": cifar10,
     "digits": digits,
+    "dirty-mnist": dirty_mnist,
     "fashion-mnist": fashion_mnist,
     "fsdd": fsdd,
     "mnist": mnist,

@@ -11,7 +11,9 @@ from netfit.errors import ArtifactError
 
 from ._analog import analog_report
 from ._analog_hardware import analog_hardware_report
+from ._bayes import bayes_report
 from ._compress import compress_report
+from ._detect import detect_eval_report, detect_report
 from ._generic import generic_report
 from ._gpu import gpu_report
 from ._memory import memory_report
@@ -29,7 +31,10 @@ __all__ = ["from_run"]
 _KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {
     "analog": analog_report,
     "analog-hardware": analog_hardware_report,
+    "bayes": bayes_report,
     "compress": compress_report,
+    "detect": detect_report,
+    "detect-eval": detect_eval_report,
     "gpu": gpu_report,
     "memory": memory_report,
     "pipeline": pipeline_report,
