@@ -7,7 +7,7 @@ from ._batch import max_batch_size
 from ._blocks import recompute_blocks
 from ._budget import BudgetError
 from ._compress import compress_saved, compressed_saved
-from ._fidelity import Fidelity, grad_fidelity
+from ._fidelity import grad_fidelity
 from ._inventory import Inventory, inventory
 from ._measure import MemoryReport, measure
 from ._plan import MemoryPlan, plan
@@ -17,7 +17,6 @@ from ._step import TrainingStep
 
 __all__ = [
     "BudgetError",
-    "Fidelity",
     "Inventory",
     "MemoryPlan",
     "MemoryReport",
