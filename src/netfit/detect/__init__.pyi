@@ -1,11 +1,15 @@
 from ._alerts import Alert as Alert
 from ._alerts import Contribution as Contribution
 from ._endpoint import Endpoint as Endpoint
+from ._forecaster import Forecaster as Forecaster
 from ._frame import Frame as Frame
 from ._frame import TimeOrderError as TimeOrderError
 from ._hybrid import HybridDetector as HybridDetector
+from ._informer import InformerForecaster as InformerForecaster
+from ._informer import SemiSupervisedMSE as SemiSupervisedMSE
 from ._peers import PeerDBSCAN as PeerDBSCAN
 from ._reduce import GroupReducer as GroupReducer
 from ._service import Service as Service
 from ._spot import SPOT as SPOT
+from ._tranad import TranAD as TranAD
 from ._window_pca import WindowPCA as WindowPCA

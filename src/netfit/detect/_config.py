@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from netfit.detect._forecaster import Forecaster
 from netfit.detect._groups import describe
 from netfit.detect._peers import PeerDBSCAN
 from netfit.detect._reduce import GroupReducer
@@ -19,7 +20,7 @@ _GROUPINGS = ("group_by", "entity")
 
 def _known() -> dict[str, type]:
 
-    return {t.__name__: t for t in (PeerDBSCAN, GroupReducer, SPOT, WindowPCA)}
+    return {t.__name__: t for t in (PeerDBSCAN, GroupReducer, SPOT, WindowPCA, Forecaster)}
 
 
 def to_json(detector: Any) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def to_json(detector: Any) -> dict[str, Any]:
             if type(stage) is not _known().get(type(stage).__name__):
                 raise ConfigError(f"{name}={type(stage).__name__}: only netfit's own stages can be saved")
             found[name] = {"type": type(stage).__name__} | {
-                f.name: getattr(stage, f.name) for f in fields(_known()[type(stage).__name__])
+                f.name: getattr(stage, f.name) for f in fields(_known()[type(stage).__name__]) if f.compare
             }
     return found
 

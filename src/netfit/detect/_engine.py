@@ -101,6 +101,11 @@ class Engine:
         names = self._names(level)
         return Result(np.concatenate(scores) if scores else np.empty((0, len(names))), names, alerts)
 
+    @property
+    def entities(self) -> int:
+        """How many entities are watched."""
+        return len(self._members)
+
     def _use(self, columns: Any) -> None:
         moved = self.layout.use(columns, self.peers.unused)
         if moved is not None:
@@ -117,7 +122,7 @@ class Engine:
             warnings.warn(
                 "every group has one channel: there are no peers, only the temporal stage works", stacklevel=5
             )
-        if setup.temporal is None:
+        if setup.temporal is None or not names:
             return
         self._members = {}
         if self._entity is not None:

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 
 from netfit.detect._alerts import Alert
 from netfit.detect._config import from_json, to_json
+from netfit.detect._cost import Cost, cost_of
 from netfit.detect._engine import Engine, Level, Setup
 from netfit.detect._frame import Frame, as_frame, unchecked
 from netfit.detect._groups import GroupBy
@@ -191,6 +192,10 @@ class HybridDetector(OutlierMixin, BaseEstimator):
         """Take one row given as a mapping."""
         return self.partial_fit(self._one(x, t))
 
+    def groups_of_channels(self) -> dict[str, str]:
+        """Group of each channel that is known."""
+        return {name: group for group, name in self._running().layout.keys}
+
     @property
     def n_rows_(self) -> int:
         """Rows taken."""
@@ -216,6 +221,24 @@ class HybridDetector(OutlierMixin, BaseEstimator):
         engine.restore(state)
         self._engine = engine
         return self
+
+    def cost(self, channels: int | None = None, groups: int | None = None, entities: int | None = None) -> Cost:
+        """What one row costs.
+
+        Args:
+            channels: how many there are; those known when None.
+            groups: of one size; those known, or one, when None.
+            entities: of one size; those known when None.
+
+        Raises:
+            ConfigError: no number of channels is given and none is known.
+        """
+        engine = self._running()
+        channels = len(engine.layout) if channels is None else channels
+        if channels < 1:
+            raise ConfigError(f"channels={channels}: give 1 or more, or take rows first")
+        groups = max(1, len(engine.layout.groups)) if groups is None else groups
+        return cost_of(self, channels, groups, engine.entities if entities is None else entities)
 
     def save(self, path: str | Path) -> None:
         """Write settings and state as one artifact; a crash leaves the old one or the new one.

@@ -90,6 +90,12 @@ class WindowPCA:
         return WindowPCAModel(self, features)
 
 
+def slices(window: int, features: int) -> list[slice]:
+    """Features that are decomposed together."""
+    width = max(1, _INPUTS // window)
+    return [slice(at, min(at + width, features)) for at in range(0, features, width)]
+
+
 class _Block:
     """Sums over windows of some features, and the components that follow from them."""
 
@@ -163,17 +169,13 @@ class WindowPCAModel:
         windows = np.lib.stride_tricks.sliding_window_view(rows[:, block], size, axis=0)
         return windows.transpose(0, 2, 1).reshape(len(windows), -1)
 
-    def _slices(self, features: int) -> list[slice]:
-        width = max(1, _INPUTS // self._config.window)
-        return [slice(at, min(at + width, features)) for at in range(0, features, width)]
-
     def _segment(self, values: NDArray[np.float64], present: NDArray[np.bool_]) -> TemporalRows:
         n, size = len(values), self._config.window
         self._rows = np.concatenate([self._rows, values])
         self._seen += n
         score, share, expected = np.full(n, np.nan), np.zeros(values.shape), np.full(values.shape, np.nan)
         recent = self._rows[-(n + size - 1) :]
-        for block, part in zip(self._blocks, self._slices(self._features), strict=False):
+        for block, part in zip(self._blocks, slices(size, self._features), strict=True):
             windows = self._windows(recent, part)
             residual = block.residual(windows, self._config.clip).reshape(len(windows), size, -1)
             tail = slice(n - len(windows), n)
@@ -188,16 +190,16 @@ class WindowPCAModel:
 
     def _fit(self) -> None:
         features, size = self._rows.shape[1], self._config.window
-        slices = self._slices(features)
+        parts = slices(size, features)
         if features != self._features or not self._blocks:
             self._features = features
-            self._blocks = [_Block(size * len(range(*part.indices(features)))) for part in slices]
+            self._blocks = [_Block(size * len(range(*part.indices(features)))) for part in parts]
         count = max(0, len(self._rows) - size + 1)
         scores = self._scores[len(self._scores) - count :]
         keep = np.ones(count, bool)
         if (scored := np.isfinite(scores)).any():
             keep = ~(scores > np.quantile(scores[scored], self._config.trim))
-        for block, part in zip(self._blocks, slices, strict=True):
+        for block, part in zip(self._blocks, parts, strict=True):
             block.learn(self._windows(self._rows, part)[keep], self._config.variance)
         self._fitted = self._seen
         self._rows = self._rows[len(self._rows) - (size - 1) :].copy()
