@@ -4,6 +4,6 @@
 configurations do not run, `embed` brings an operator onto hardware with one matrix instruction.
 """
 
-from . import embed, tune
+from . import embed, ops, tune
 
-__all__ = ["embed", "tune"]
+__all__ = ["embed", "ops", "tune"]

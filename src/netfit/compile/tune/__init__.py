@@ -4,19 +4,22 @@ A `Space` says why a point is invalid before anything is measured; a tuner choos
 happens is a record; a `Study` puts them together and survives kills.
 """
 
+from .._space import Space
 from ._records import Outcome, Record, Records
-from ._space import Space
+from ._runners import LocalRunner, RemoteRunner, serve
 from ._spaces import RecordedRunner, VtaRunner, recorded_space, vta_space
 from ._study import Runner, Study
 from ._tuners import ModelTuner, RandomTuner, Tuner, make
 
 __all__ = [
+    "LocalRunner",
     "ModelTuner",
     "Outcome",
     "RandomTuner",
     "Record",
     "RecordedRunner",
     "Records",
+    "RemoteRunner",
     "Runner",
     "Space",
     "Study",
@@ -24,5 +27,6 @@ __all__ = [
     "VtaRunner",
     "make",
     "recorded_space",
+    "serve",
     "vta_space",
 ]

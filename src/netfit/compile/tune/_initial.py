@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ._space import Config, Space
+from .._space import Config, Space
 
 __all__ = ["spread"]
 

@@ -13,8 +13,8 @@ from netfit.errors import ConfigError
 from netfit.targets.vta import Config as Core
 from netfit.targets.vta import Conv, Knobs, Timing, all_knobs, estimate, features, lower, times, why_invalid
 
+from .._space import Config, Space
 from ._records import Outcome
-from ._space import Config, Space
 
 __all__ = ["RecordedRunner", "VtaRunner", "recorded_space", "vta_space"]
 

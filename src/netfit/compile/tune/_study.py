@@ -11,8 +11,8 @@ from typing import Protocol
 from netfit._version import __version__
 from netfit.errors import ConfigError, JobError
 
+from .._space import Config
 from ._records import Outcome, Record, Records
-from ._space import Config
 from ._tuners import ModelTuner, Tuner
 
 __all__ = ["Runner", "Study"]

@@ -10,9 +10,9 @@ import numpy as np
 
 from netfit.errors import ConfigError, did_you_mean
 
+from .._space import Config, Space
 from ._initial import spread
 from ._records import Outcome
-from ._space import Config, Space
 
 __all__ = ["GeneticTuner", "GridTuner", "ModelTuner", "OptunaTuner", "RandomTuner", "Tuner", "make"]
 
