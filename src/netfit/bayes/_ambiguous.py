@@ -55,8 +55,12 @@ class _VAE(nn.Module):
 
     def __init__(self, latent: int) -> None:
         super().__init__()
-        self.encode = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 2 * latent))
-        self.decode = nn.Sequential(nn.Linear(latent, 256), nn.ReLU(), nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 784))
+        self.encode = nn.Sequential(
+            nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 2 * latent)
+        )
+        self.decode = nn.Sequential(
+            nn.Linear(latent, 256), nn.ReLU(), nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 784)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores of one class, which the training loop counts; the loss is in `_vae_loss`."""
@@ -119,8 +123,9 @@ def _trained_lenet(x: Tensor, y: Tensor, recipe: Recipe, seed: int, progress: An
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = models.build("lenet5")
+    told = progress and (lambda facts: progress("labellers", facts))
     fit(net, (_normal(x), y), epochs=recipe.lenet_epochs, lr=2e-3, batch_size=128, weight_decay=0.0, seed=seed,
-        optimizer="adam", precision="fp32", progress=progress and (lambda facts: progress("labellers", facts)))  # fmt: skip
+        optimizer="adam", precision="fp32", progress=told)  # fmt: skip
     return net
 
 

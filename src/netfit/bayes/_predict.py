@@ -70,7 +70,9 @@ def _evaluated(model: object) -> nn.Module:
 def _members(out: list[Tensor]) -> Tensor:
     stacked = out[0] if len(out) == 1 else torch.stack(out)
     if stacked.dim() != 3:
-        raise ConfigError(f"an ensemble returned {tuple(stacked.shape)}: give several networks, or (members, n, classes)")
+        raise ConfigError(
+            f"an ensemble returned {tuple(stacked.shape)}: give several networks, or (members, n, classes)"
+        )
     return stacked
 
 

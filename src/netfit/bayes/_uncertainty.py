@@ -47,13 +47,14 @@ class Uncertainty:
 
     def bits(self) -> "Uncertainty":
         """The same with entropies in bits."""
-        entropies = (x / math.log(2) for x in (self.total, self.aleatoric, self.epistemic))
-        return Uncertainty(self.probs, *entropies, self.var)
+        total, aleatoric, epistemic = (x / math.log(2) for x in (self.total, self.aleatoric, self.epistemic))
+        return Uncertainty(self.probs, total, aleatoric, epistemic, self.var)
 
 
 def join(parts: Sequence[Uncertainty]) -> Uncertainty:
     """Several batches as one."""
-    return Uncertainty(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Uncertainty)))
+    columns = {f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Uncertainty)}
+    return Uncertainty(**columns)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""How good uncertainties are: scores of predictions, curves of risk, separation of what the network was not made for."""
+"""How good uncertainties are: scores of predictions, curves of risk, separation of foreign data."""
 
 import math
 from typing import Literal, get_args
@@ -24,10 +24,10 @@ def evaluate(u: Uncertainty, y: Tensor) -> dict[str, float]:
         y: labels, int64 (n,).
 
     Returns:
-        acc; nll in nats; brier (mean over samples of the sum over classes, 0 to 2); ece15, the calibration error over 15
-        equal bins of confidence; aurc, the mean error while the least sure are left out, and eaurc, how much of it better
-        uncertainties would save ("Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers", Geifman et al.,
-        2019); auroc_error, how well the total uncertainty finds the errors (NaN without errors).
+        acc; nll in nats; brier (mean over samples of the sum over classes, 0 to 2); ece15, the calibration error over
+        15 equal bins of confidence; aurc, the mean error while the least sure are left out, and eaurc, how much of it
+        better uncertainties would save ("Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers", Geifman
+        et al., 2019); auroc_error, how well the total uncertainty finds the errors (NaN without errors).
 
     Raises:
         ConfigError: there are no labels, or another number than of predictions.

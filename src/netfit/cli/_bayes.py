@@ -38,7 +38,9 @@ def fit(
     lr: Annotated[Positive, Parameter(help="Highest learning rate, of Adam.")] = 2e-3,
     prior_std: Annotated[Positive, Parameter(help="Standard deviation of the weights' prior.")] = 1.0,
     init_std: Annotated[Positive, Parameter(help="Standard deviation the weights begin with.")] = 0.05,
-    kl_weight: Annotated[float, Parameter(help="Weight of the divergence from the prior.", validator=Number(gte=0))] = 1.0,
+    kl_weight: Annotated[
+        float, Parameter(help="Weight of the divergence from the prior.", validator=Number(gte=0))
+    ] = 1.0,
     patience: Annotated[Count | None, Parameter(help="Stop after so many passes without a better accuracy.")] = None,
     samples: Samples = None,
     run: RunDir = None,
@@ -142,7 +144,9 @@ def pfp(
     batch: Annotated[Count, Parameter(help="Inputs a call.")] = 1,
     out: Annotated[Path | None, Parameter(help="ONNX file to write.")] = None,
     samples: Annotated[int, Parameter(help="Let the file draw so many logits and return the uncertainties too.")] = 0,
-    head_cov: Annotated[Literal["full", "diag"], Parameter(help="Covariance of the logits, or variances only.")] = "full",
+    head_cov: Annotated[
+        Literal["full", "diag"], Parameter(help="Covariance of the logits, or variances only.")
+    ] = "full",
     as_json: Json = False,
 ) -> Output:
     """Turn a Bayesian network into one probabilistic pass: time its backends, write it as ONNX."""
@@ -168,7 +172,9 @@ def quantize(
     bits: Annotated[str, Parameter(help="Bits of a mean, a standard deviation and a drawn weight.")] = "4,4,4",
     epochs: Annotated[int, Parameter(help="Passes of training through the rounding.", validator=Number(gte=0))] = 3,
     lr: Annotated[Positive, Parameter(help="Highest learning rate, of Adam.")] = 1e-3,
-    kl_weight: Annotated[float, Parameter(help="Weight of the divergence from the prior.", validator=Number(gte=0))] = 1.0,
+    kl_weight: Annotated[
+        float, Parameter(help="Weight of the divergence from the prior.", validator=Number(gte=0))
+    ] = 1.0,
     samples: Samples = None,
     run: RunDir = None,
     seed: Seed = 0,
@@ -252,7 +258,13 @@ def save(
     from netfit import surgery
 
     surgery.save(
-        model, folder, spec=spec, example_inputs=[torch.zeros(2, *shape)], policy=policy, num_classes=classes, notes=notes
+        model,
+        folder,
+        spec=spec,
+        example_inputs=[torch.zeros(2, *shape)],
+        policy=policy,
+        num_classes=classes,
+        notes=notes,
     )
 
 
@@ -281,4 +293,3 @@ def _progress(stage: str) -> Any:
 
     lines = Lines(Step(0.0), sys.stderr)
     return lambda facts: lines(stage, facts)
-

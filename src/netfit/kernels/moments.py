@@ -1,8 +1,8 @@
 """Means and variances through a whole network in one C call.
 
 The arithmetic is that of `netfit.bayes.pfp`, which is the reference; Phi and phi share one exponential (absolute error
-1.5e-7). Images are stored with the channels innermost, weights packed as [K][mean, variance][columns] so that one stream
-feeds both products.
+1.5e-7). Images are stored with the channels innermost, weights packed as [K][mean, variance][columns] so that one
+stream feeds both products.
 """
 
 import ctypes
@@ -45,7 +45,8 @@ class MomentOp:
         rho: correlation within a window.
         weight: mean and variance (n, kh * kw * c) of a product with channels innermost; scales (c,) of an affine map;
             means of the last layer (n, c) for a covariance.
-        extra: mean and variance (n,) of a product's bias; shifts (c,); means of the hidden layer (c, h) for a covariance.
+        extra: mean and variance (n,) of a product's bias; shifts (c,); means of the hidden layer (c, h) for a
+            covariance.
     """
 
     kind: Kind
@@ -78,7 +79,7 @@ class MomentOp:
 
 
 class _Op(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012  ctypes wants a list
+    _fields_ = [
         *((name, ctypes.c_int32) for name in ("kind", "in_", "in2", "out", "known", "relu", "gain", "clark", *_INTS)),
         ("panel", ctypes.c_int32),
         ("reserved", ctypes.c_int32),
@@ -90,11 +91,11 @@ class _Op(ctypes.Structure):
 
 
 class _Buffer(ctypes.Structure):
-    _fields_ = [("at", ctypes.c_void_p), ("plane", ctypes.c_int64)]  # noqa: RUF012
+    _fields_ = [("at", ctypes.c_void_p), ("plane", ctypes.c_int64)]
 
 
 class _Net(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, ctypes.c_void_p) for name in ("ops", "buffers", "scratch")),
         *((name, ctypes.c_int64) for name in ("count", "tile", "in_size", "classes")),
     ]
@@ -147,7 +148,7 @@ class MomentNet:
             ConfigError: another shape, type or device.
         """
         if x.shape != self.shape or x.dtype != torch.float32 or x.device.type != "cpu":
-            raise ConfigError(f"an input {tuple(x.shape)} {x.dtype} on {x.device}: prepared for {self.shape} float32, cpu")
+            raise ConfigError(f"an input {tuple(x.shape)} {x.dtype} on {x.device}: prepared for {self.shape} float32")
         x = x.contiguous()
         n, batch = self.classes, self.batch
         mean, var = torch.empty(batch, n), torch.empty(batch, n)

@@ -83,7 +83,11 @@ def _right(r: BayesResult) -> Section:
     rows = tuple((percent(share), percent(error)) for share, error in at.items())
     blocks: tuple[Block, ...] = (
         facts,
-        figure("Reliability: accuracy where the network is so sure", "Accuracy over confidence with the diagonal.", calibration),
+        figure(
+            "Reliability: accuracy where the network is so sure",
+            "Accuracy over confidence with the diagonal.",
+            calibration,
+        ),
         figure("Risk: error when the least sure are left out", "Error over the share of images answered.", risk),
         Table(("answered", "wrong of them"), rows, "rr", note="Abstaining from the least sure"),
     )
@@ -101,14 +105,20 @@ def _knows(r: BayesResult) -> Section:
     if len(r.epistemic) > 1:
 
         def spread() -> str:
-            shares = [i / (len(next(iter(r.epistemic.values()))) - 1) for i in range(len(next(iter(r.epistemic.values()))))]
+            shares = [
+                i / (len(next(iter(r.epistemic.values()))) - 1) for i in range(len(next(iter(r.epistemic.values()))))
+            ]
             series = {r.sets[role]: (list(values), shares) for role, values in r.epistemic.items()}
             return plots.lines(series, xlabel="epistemic uncertainty, nats", ylabel="share of images below")
 
-        blocks.append(figure("Epistemic uncertainty by data set", "Cumulative shares of images over uncertainty.", spread))
+        blocks.append(
+            figure("Epistemic uncertainty by data set", "Cumulative shares of images over uncertainty.", spread)
+        )
     if r.separation:
         words = {"ood_auroc": "foreign images, by", "ambiguous_auroc": "ambiguous images, by"}
-        found = tuple((f"{words[n.rpartition('_')[0]]} {n.rpartition('_')[2]}", f"{v:.4f}") for n, v in r.separation.items())
+        found = tuple(
+            (f"{words[n.rpartition('_')[0]]} {n.rpartition('_')[2]}", f"{v:.4f}") for n, v in r.separation.items()
+        )
         blocks.append(Table(("told apart", "AUROC"), found, "lr"))
     return Section("Does it know when it is wrong?", blocks=tuple(blocks))
 
@@ -116,7 +126,9 @@ def _knows(r: BayesResult) -> Section:
 def _least_sure(r: BayesResult) -> Section:
     if not r.unsure:
         return Section("What it is least sure of")
-    shown = Figure(_thumbnails(r.unsure), "label, prediction and total uncertainty of each", "Small images with their labels.")
+    shown = Figure(
+        _thumbnails(r.unsure), "label, prediction and total uncertainty of each", "Small images with their labels."
+    )
     return Section("What it is least sure of", blocks=(shown,))
 
 

@@ -1,6 +1,7 @@
 """The network that computes with means and variances: one pass instead of many samples.
 
-"Accelerated Execution of Bayesian Neural Networks using a Single Probabilistic Forward Pass and Code Generation" (2024).
+"Accelerated Execution of Bayesian Neural Networks using a Single Probabilistic Forward Pass and Code Generation"
+(2024).
 """
 
 import copy
@@ -65,7 +66,7 @@ class PFP(nn.Module):
         return self._weights
 
     def _moments(self) -> dict[str, Any]:
-        state = dict(self.source.named_parameters(remove_duplicate=False))
+        state: dict[str, Tensor] = dict(self.source.named_parameters(remove_duplicate=False))
         state |= dict(self.source.named_buffers(remove_duplicate=False))
         random = posterior(self.source)
         return {name: random.get(key, state.get(key)) for name, key in self.program.weights.items()}
@@ -102,14 +103,14 @@ class PFP(nn.Module):
         """The same pass in other code, for batches of one size, with the weights of now.
 
         Args:
-            backend: ``"eager"``, ``"inductor"`` (torch.compile), ``"onnx"`` (ONNX Runtime) or ``"native"`` (one C call for
-                the whole net); several of them, or ``"auto"`` for all, are timed and the fastest is taken.
+            backend: ``"eager"``, ``"inductor"`` (torch.compile), ``"onnx"`` (ONNX Runtime) or ``"native"`` (one C call
+                for the whole net); several of them, or ``"auto"`` for all, are timed and the fastest is taken.
             batch_size: inputs a call.
             threads: of onnx and torch; native runs on one.
 
         Returns:
-            A function of x (batch_size, ...) that returns the logits' `Gaussian`; its ``backend`` names the code, and its
-            ``seconds`` hold what every candidate took.
+            A function of x (batch_size, ...) that returns the logits' `Gaussian`; its ``backend`` names the code, and
+            its ``seconds`` hold what every candidate took.
 
         Raises:
             ConfigError: an unknown backend.
@@ -162,9 +163,9 @@ def to_pfp(
         model: with Bayesian layers, in evaluation mode; untouched.
         example: an input batch it can be run with.
         maxpool: rule of every maximum; ``"auto"`` is ``"select"`` until `calibrate_pfp` measures which is right.
-        avgpool_rho: correlation within the windows of average pooling, one number or one by place; ``"auto"`` is 0 until
-            `calibrate_pfp` measures it.
-        head_cov: ``"full"`` adds the covariance of the logits, which the last linear layer gives exactly; classes squared
+        avgpool_rho: correlation within the windows of average pooling, one number or one by place; ``"auto"`` is 0
+            until `calibrate_pfp` measures it.
+        head_cov: ``"full"`` adds the covariance of the logits, which comes from the last two layers; classes squared
             numbers an input, so at most 512 classes.
         fallback: what to do with an operator without a rule: ``"quadrature"`` for element-wise ones, ``"mc"`` for any.
 
@@ -187,7 +188,7 @@ def to_pfp(
     with torch.no_grad():
         out = pfp.program.run({**pfp.weights(), program.inputs[0]: Gaussian(example[:2])})[program.output]
     if not isinstance(out, Gaussian) or out.mean.dim() != 2:
-        raise ConfigError(f"the network gives {tuple(getattr(out, 'shape', out.mean.shape))}: logits (batch, classes) are needed")
+        raise ConfigError("the network does not give random logits (batch, classes)")
     if head_cov == "full":
         _check_head(program, out.mean.shape[1])
     return pfp

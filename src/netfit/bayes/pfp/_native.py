@@ -18,7 +18,9 @@ from ._program import Step
 
 __all__ = ["native"]
 
-_NOTHING = ("dropout", "feature_dropout", "identity", "contiguous", "clone", "alias", "detach", "flatten", "view", "reshape")
+_NOTHING = (
+    "dropout", "feature_dropout", "identity", "contiguous", "clone", "alias", "detach", "flatten", "view", "reshape",
+)  # fmt: skip
 _FULL = 0.75  # share of a vector's lanes in use from which a ReLU is cheaper before it is stored
 
 
@@ -97,7 +99,7 @@ class Builder:
         mean, var = (value.mean, value.var) if isinstance(value, Gaussian) else (value, None)
         return mean.detach(), torch.zeros_like(mean) if var is None else var.detach()
 
-    def _product(self, step: Step, x: Place, weight: tuple[Tensor, ...], **sizes: int) -> Place:
+    def _product(self, step: Step, x: Place, weight: tuple[Tensor, ...], **sizes: Any) -> Place:
         n = len(weight[0])
         bias = self._weight(step, 2) or (weight[0].new_zeros(n), weight[0].new_zeros(n))
         op = MomentOp("product", 0, (x.buffer,), x.c, x.h, x.w, n, known=x.known, weight=weight, extra=bias, **sizes)
@@ -111,9 +113,9 @@ class Builder:
         return self._product(step, x, tuple(inner(t, x) for t in weight), kh=x.h, kw=x.w)
 
     def _conv(self, step: Step, x: Place) -> Place:
-        args = [*step.args, *[[1, 1], [0, 0], [1, 1], 1][len(step.args) - 3 :]] if len(step.args) >= 3 else None
-        if args is None or step.kwargs or isinstance(args[4], str) or list(sizes_of(args[5], 2)) != [1, 1] or args[6] != 1:
-            raise UnsupportedLayerError(f"the native backend convolves without groups and dilation, unlike {step.site!r}")
+        args = [*step.args, *[None, [1, 1], [0, 0], [1, 1], 1][len(step.args) - 2 :]]
+        if step.kwargs or isinstance(args[4], str) or sizes_of(args[5], 2) != (1, 1) or args[6] != 1:
+            raise UnsupportedLayerError(f"the native backend has no groups and dilation, unlike {step.site!r}")
         weight = self._weight(step, 1)
         assert weight is not None
         (sh, sw), (ph, pw) = sizes_of(args[3], 2), sizes_of(args[4], 2)
@@ -126,7 +128,8 @@ class Builder:
         return self._product(step, x, last, oh=oh, ow=ow, kh=kh, kw=kw, sh=sh, sw=sw)
 
     def _batch_norm(self, step: Step, x: Place) -> Place:
-        weight, bias, mean, var = (None if a is None else self.weights[a.name].detach() for a in step.args[1:5])
+        state: list[Any] = [None if a is None else self.weights[a.name].detach() for a in step.args[1:5]]
+        weight, bias, mean, var = state
         scale = torch.rsqrt(var + step.args[7]) * (1.0 if weight is None else weight)
         shift = (0.0 if bias is None else bias) - mean * scale
         source = step.inputs()[0]
@@ -135,7 +138,9 @@ class Builder:
             before.weight = before.weight[0] * scale[:, None], before.weight[1] * scale[:, None].square()
             before.extra = before.extra[0] * scale + shift, before.extra[1] * scale.square()
             return x
-        op = MomentOp("affine", 0, (x.buffer,), x.c, x.h, x.w, oh=x.h, ow=x.w, known=x.known, weight=(scale,), extra=(shift,))
+        op = MomentOp(
+            "affine", 0, (x.buffer,), x.c, x.h, x.w, oh=x.h, ow=x.w, known=x.known, weight=(scale,), extra=(shift,)
+        )
         return self._new(op, x.c, x.known)
 
     def _relu(self, step: Step, x: Place) -> Place:
@@ -170,16 +175,18 @@ class Builder:
         else:
             if len(step.args) > 3 or step.kwargs:
                 raise UnsupportedLayerError(f"the native backend averages without border, unlike {step.site!r}")
-            (kh, kw), (sh, sw) = sizes_of(step.args[1], 2), sizes_of((*step.args[2:3], step.args[1])[0] or step.args[1], 2)
+            stride = (step.args[2] if len(step.args) > 2 else None) or step.args[1]
+            (kh, kw), (sh, sw) = sizes_of(step.args[1], 2), sizes_of(stride, 2)
             oh, ow = (x.h - kh) // sh + 1, (x.w - kw) // sw + 1
         op = MomentOp(
-            "avg_pool", 0, (x.buffer,), x.c, x.h, x.w, oh=oh, ow=ow, kh=kh, kw=kw, sh=sh, sw=sw, rho=step.settings["rho"]
-        )
+            "avg_pool", 0, (x.buffer,), x.c, x.h, x.w, oh=oh, ow=ow, kh=kh, kw=kw, sh=sh, sw=sw,
+            rho=step.settings["rho"],
+        )  # fmt: skip
         return self._new(op, x.c)
 
     def _sum(self, step: Step, x: Place) -> Place:
         other = self.at.get(step.inputs()[1]) if len(step.inputs()) == 2 else None
-        if other is None or (other.c, other.h, other.w) != (x.c, x.h, x.w) or other == x or step.kwargs or len(step.args) > 2:
+        if other is None or (other.c, other.h, other.w) != (x.c, x.h, x.w) or other == x or step.kwargs:
             raise UnsupportedLayerError(f"the native backend adds two tensors of one shape, unlike {step.site!r}")
         op = MomentOp("add", 0, (x.buffer, other.buffer), x.c, x.h, x.w, oh=x.h, ow=x.w)
         return self._new(op, x.c)
@@ -189,7 +196,8 @@ class Builder:
         x = self.at[head.last.inputs()[0]]
         last = self._weight(head.last, 1)
         assert last is not None
-        op = MomentOp("covariance", out.buffer, (x.buffer,), c=x.c * x.h * x.w, h=0, n=out.c, weight=(inner(last[0], x),))
+        units = x.c * x.h * x.w
+        op = MomentOp("covariance", out.buffer, (x.buffer,), units, 0, n=out.c, weight=(inner(last[0], x),))
         if head.activation is not None and head.hidden is not None:
             before, hidden = self.at[head.hidden.inputs()[0]], self._weight(head.hidden, 1)
             assert hidden is not None

@@ -96,7 +96,7 @@ def avg_pool(
     """Mean of every window."""
     padded = any(sizes_of(padding, 1)) or (isinstance(padding, Sequence) and any(padding))
     if ceil_mode or divisor is not None or (padded and not count_include_pad):
-        raise UnsupportedLayerError("average pooling has a rule for ceil_mode=False, count_include_pad=True, no divisor")
+        raise UnsupportedLayerError("average pooling with ceil_mode, a divisor or an uncounted border has no rule")
     n = 1 if isinstance(kernel, Sequence) and len(kernel) == 1 else 2
     sizes, steps, pads = sizes_of(kernel, n), sizes_of(stride or kernel, n), sizes_of(padding, n)
     function = F.avg_pool1d if n == 1 else F.avg_pool2d
@@ -108,9 +108,11 @@ def adaptive_avg_pool(x: Gaussian, size: Sequence[int], *, rho: float = 0.0) -> 
     """Mean of every window of equal windows."""
     spatial = x.mean.shape[-len(size) :]
     if any(have % want for have, want in zip(spatial, size, strict=True)):
-        raise UnsupportedLayerError(f"adaptive average pooling of {tuple(spatial)} to {tuple(size)} has unequal windows")
+        raise UnsupportedLayerError(
+            f"average pooling of {tuple(spatial)} to {tuple(size)} has unequal windows, no rule"
+        )
     n = math.prod(spatial) // math.prod(size)
-    function = F.adaptive_avg_pool1d if len(size) == 1 else F.adaptive_avg_pool2d
+    function: Any = F.adaptive_avg_pool1d if len(size) == 1 else F.adaptive_avg_pool2d
     return _averaged(x, lambda t: function(t, list(size)), n, rho)
 
 

@@ -172,10 +172,9 @@ def read_program(program: torch.export.ExportedProgram, fallback: Fallback | Non
 def _step(node: fx.Node, fallback: Fallback | None) -> Step:
     site = (node.meta.get("custom") or {}).get("netfit_site")
     name, call = (site[0], site[1]) if site else (node.name, 0)
-    args = fx.node.map_arg(node.args, lambda n: Ref(n.name))
-    kwargs = fx.node.map_arg(node.kwargs, lambda n: Ref(n.name))
+    args, kwargs = replaced((tuple(node.args), dict(node.kwargs)), lambda n: Ref(n.name), fx.Node)
     known = rule_of(node.target)
-    step = Step(node.name, f"{name}#{call}" if call else name, node.target, tuple(args), dict(kwargs), None)
+    step = Step(node.name, f"{name}#{call}" if call else name, node.target, args, kwargs, None)
     if known is not None:
         step.rule, step.settings = known
     elif fallback is not None:
@@ -210,7 +209,8 @@ def _sampled(step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Gauss
     def draw(g: Gaussian) -> Tensor:
         if g.var is None:
             return g.mean
-        return g.mean + g.var.clamp_min(1e-20).sqrt() * torch.randn(g.mean.shape, generator=generator, dtype=g.mean.dtype)
+        noise = torch.randn(g.mean.shape, generator=generator, dtype=g.mean.dtype)
+        return g.mean + g.var.clamp_min(1e-20).sqrt() * noise
 
     results = []
     for _ in range(_DRAWS):

@@ -36,7 +36,6 @@ class Frozen(nn.Module):
         var = torch.zeros_like(out.mean) if out.var is None else out.var
         return (out.mean, var) if out.cov is None else (out.mean, var, out.cov)
 
-
     def _get(self, role: str, name: str) -> Any:
         return getattr(self, f"{role}_{name}", None)
 
@@ -57,7 +56,7 @@ class Answer(nn.Module):
         """(batch, ...) -> moments, probs, total, aleatoric, epistemic."""
         out = self.frozen(x)
         mean, var = out[:2]
-        noise = self.noise
+        noise: Any = self.noise
         drawn = var.sqrt()[:, :, None] * noise if len(out) == 2 else self._factor(out[2]) @ noise
         logits = mean[:, :, None] + drawn
         log = torch.log_softmax(logits, 1)

@@ -73,7 +73,7 @@ def save_packed(model: nn.Module, path: str | Path) -> int:
 
 @torch.no_grad()
 def load_packed(path: str | Path, model: nn.Module) -> nn.Module:
-    """Put a packed network into one of the same architecture, in place; predictions are those of the saved one, bit by bit.
+    """Put a packed network into one of the same architecture, in place; it predicts what the saved one did, bit by bit.
 
     Args:
         path: folder that `save_packed` wrote.
@@ -110,8 +110,8 @@ def memory_report(model: nn.Module) -> list[dict[str, Any]]:
     """Bytes of every weight as it is stored packed, and as two float32 numbers.
 
     Returns:
-        One row per Bayesian layer and one for everything else: name, numbers, bits of mean and standard deviation, bytes of
-        codes, of scales, in float32, and how many times smaller the packed form is.
+        One row per Bayesian layer and one for everything else: name, numbers, bits of mean and standard deviation,
+        bytes of codes, of scales, in float32, and how many times smaller the packed form is.
     """
     rows: list[dict[str, Any]] = []
     own: set[str] = set()

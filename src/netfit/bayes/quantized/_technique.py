@@ -72,9 +72,7 @@ class QuantizeBayes(Technique):
         )
 
     @classmethod
-    def rewrite(
-        cls, model: nn.Module, chosen: Mapping[Site, Self], example_inputs: tuple[Tensor, ...]
-    ) -> nn.Module:
+    def rewrite(cls, model: nn.Module, chosen: Mapping[Site, Self], example_inputs: tuple[Tensor, ...]) -> nn.Module:
         """Give every chosen Bayesian layer its formats.
 
         Raises:
@@ -115,8 +113,8 @@ def quantize_bayes(model: nn.Module, *example_inputs: Tensor, policy: Policy | N
     Args:
         model: with Bayesian layers.
         example_inputs: tensors it can be run with.
-        policy: which layers, and how; by default 4 bits everywhere. At 4 bits and below, train a few epochs more: rounding
-            alone costs accuracy.
+        policy: which layers, and how; by default 4 bits everywhere. At 4 bits and below, train a few epochs more:
+            rounding alone costs accuracy.
 
     Raises:
         ConfigError: a pattern matches nothing, or standard deviations lie below the grid.

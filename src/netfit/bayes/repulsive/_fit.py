@@ -59,8 +59,8 @@ def fit_repulsive(
         epochs: passes over the samples.
         lr: highest learning rate of the one-cycle schedule.
         batch_size: samples a step.
-        repulsion: makes the inputs to disagree on from training inputs; `PatchShuffle` of 7 pixels by default. Inputs that
-            still show their label make the heads under-fit.
+        repulsion: makes the inputs to disagree on from training inputs; `PatchShuffle` of 7 pixels by default. Inputs
+            that still show their label make the heads under-fit.
         beta: weight of the repulsion; ``"auto"`` takes the largest of five whose validation loss, after an epoch of the
             heads alone, is at most 1 % above that without repulsion. Needs `validation`.
         n_repulsive: inputs to disagree on in each step.
@@ -121,8 +121,8 @@ def _objective(repulsion: Repulsion, beta: float, n: int, frozen: bool) -> Calla
 
 
 def _search(
-    model: RepulsiveHeads, train: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor], repulsion: Repulsion, n: int,
-    seed: int, settings: dict[str, Any],
+    model: RepulsiveHeads, train: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor], repulsion: Repulsion,
+    n: int, seed: int, settings: dict[str, Any],
 ) -> float:  # fmt: skip
     """The strongest repulsion that hardly costs validation loss, by trials of one epoch from the same start."""
     rows = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(derive(seed, "beta")))[:_TRIAL]
@@ -139,9 +139,7 @@ def _search(
     return next((beta for beta in BETAS if trial(beta) <= limit), 0.0)
 
 
-def _check(
-    x: Tensor, beta: float | str, n: int, repulsion: Repulsion, validation: Any, seed: int
-) -> None:
+def _check(x: Tensor, beta: float | str, n: int, repulsion: Repulsion, validation: Any, seed: int) -> None:
     if n < 1:
         raise ConfigError(f"n_repulsive={n}: give at least 1 input to disagree on")
     if isinstance(beta, str):

@@ -1,7 +1,7 @@
 """Many linear heads on one trunk, and the loss that pushes their predictions apart.
 
-"Function Space Diversity for Uncertainty Prediction via Repulsive Last-Layer Ensembles" (2024); the repulsion is that of
-"Repulsive Deep Ensembles are Bayesian" (D'Angelo and Fortuin, 2021).
+"Function Space Diversity for Uncertainty Prediction via Repulsive Last-Layer Ensembles" (2024); the repulsion is that
+of "Repulsive Deep Ensembles are Bayesian" (D'Angelo and Fortuin, 2021).
 """
 
 import copy
@@ -36,7 +36,9 @@ class RepulsiveHeads(nn.Module):
     torch.Size([4, 2, 3])
     """
 
-    def __init__(self, trunk: nn.Module, in_features: int, num_classes: int, num_heads: int = 10, *, seed: int = 0) -> None:
+    def __init__(
+        self, trunk: nn.Module, in_features: int, num_classes: int, num_heads: int = 10, *, seed: int = 0
+    ) -> None:
         super().__init__()
         if num_heads < 2:
             raise ConfigError(f"num_heads={num_heads}: repulsion acts between predictions, so at least 2 are needed")
@@ -101,7 +103,9 @@ def repulsion_loss(predictions: Tensor, *, space: Literal["prob", "logit"] = "pr
         ConfigError: fewer than two members, or another shape.
     """
     if predictions.dim() != 3 or len(predictions) < 2:
-        raise ConfigError(f"predictions {tuple(predictions.shape)}: repulsion needs (members, batch, classes), 2 members")
+        raise ConfigError(
+            f"predictions {tuple(predictions.shape)}: repulsion needs (members, batch, classes), 2 members"
+        )
     flat = (predictions.softmax(2) if space == "prob" else predictions).flatten(1)
     distance = (flat[:, None] - flat.detach()[None]).square().sum(2)
     members = len(flat)

@@ -1,6 +1,6 @@
 """Posteriors that were trained elsewhere: parameter stores of Pyro's AutoNormal guides, read without Pyro."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ _SOFTPLUS = "pyro.distributions.constraints._SoftplusPositive"
 _POSITIVE = "torch.distributions.constraints._GreaterThan"
 _REAL = "torch.distributions.constraints._Real"
 # What the stored numbers of a scale mean is the constraint's word, not a convention.
-_TO_STD = {_SOFTPLUS: F.softplus, _POSITIVE: torch.exp}
+_TO_STD: dict[str, Callable[[Tensor], Tensor]] = {_SOFTPLUS: F.softplus, _POSITIVE: torch.exp}
 
 
 def load_pyro_guide(path: str | Path, *, rename: Mapping[str, str] | None = None) -> dict[str, Gaussian]:
@@ -101,7 +101,8 @@ def load_posterior(model: nn.Module, state: Mapping[str, Gaussian], variance_sca
     theirs = list(dict.fromkeys(key.rpartition(".")[0] for key in state))
     if set(theirs) != set(layers):
         if len(theirs) != len(layers):
-            raise ConfigError(f"a posterior of {', '.join(theirs)} for layers {', '.join(layers)}: names and counts differ")
+            names = f"{', '.join(theirs)} for layers {', '.join(layers)}"
+            raise ConfigError(f"a posterior of {names}: names and counts differ")
         state = {f"{own}.{role}": state[f"{other}.{role}"]
                  for own, other in zip(layers, theirs, strict=True)
                  for role in ("weight", "bias") if f"{other}.{role}" in state}  # fmt: skip
@@ -124,8 +125,4 @@ def _load_layer(name: str, layer: BayesLayer, state: Mapping[str, Gaussian], sca
         if var is None or bool((var <= 0).any()):
             raise ConfigError(f"{name}.{role} of the posterior has weights without variance")
         mu.copy_(given.mean)
-        rho.copy_(inverse_softplus(_as_double(var).mul(scale).sqrt()))
-
-
-def _as_double(x: Tensor) -> Tensor:
-    return x.double()
+        rho.copy_(inverse_softplus((var.double() * scale).sqrt()))

@@ -52,8 +52,8 @@ def inverse_softplus(std: Tensor) -> Tensor:
 class BayesLayer(nn.Module):
     """What the Bayesian layers share. Made by `Bayesian` from a trained layer, or directly by their classes."""
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    weight: Any  # torch's own layers declare them, each in its way
+    bias: Any
     weight_rho: nn.Parameter
     bias_rho: nn.Parameter | None
 
@@ -71,7 +71,8 @@ class BayesLayer(nn.Module):
     def posterior(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the weight, rounded as they are stored."""
         with torch._C.DisableTorchFunction():  # what a layer does to its weights is no call site of the network
-            mean, std = self.weight, F.softplus(self.weight_rho)
+            mean: Tensor = self.weight
+            std = F.softplus(self.weight_rho)
             if self.rounding.mu is not None:
                 mean = self.rounding.mu(mean)
             if self.rounding.sigma is not None:
