@@ -45,6 +45,7 @@ _structure = App(
 )
 _detect = App(name="detect", help="Anomalies in clusters whose channels come and go.", help_format="plaintext")
 _speech = App(name="speech", help="Several microphones in, one clean voice out.", help_format="plaintext")
+_vta = App(name="vta", help="Programs of the VTA accelerator.", help_format="plaintext")
 _systolic = App(name="systolic", help="Systolic arrays that are not built yet.", help_format="plaintext")
 
 _command(app, "compress", "_compress:compress", """Compress a network until it meets a measured latency.
@@ -211,4 +212,18 @@ _command(_detect, "inject", "_detect_data:inject", "Put the seven kinds of anoma
 _command(_detect, "eval", "_detect:evaluate", "Judge scores by labels, beside random scores.")
 _command(_detect, "cost", "_detect:cost", "What one row costs, stage by stage.")
 app.command(_detect)
+_command(app, "tune", "_tune:tune", """Find a fast valid kernel of an operator in few measurements.
+
+    Kernels are generated as C and each is tried in a process of its own: here, in an emulator, or on a board where
+    netfit serve runs; on a VTA they are simulated. Every attempt is a record, also those that are invalid. A killed
+    search goes on with the same command and --run, and measures nothing twice.
+    """)  # fmt: skip
+_command(app, "serve", "_tune:serve", "Take kernels over the network: the board's side of netfit tune --board.")
+_command(app, "embed", "_embed:embed", """Bring a convolution onto a core with one matrix instruction.
+
+    Constraint programming proves the fewest instructions; layouts of all operands and a program follow from the
+    solution.
+    """)  # fmt: skip
+_command(_vta, "run", "_embed:vta_run", "Check, run and count a program of the VTA.")
+app.command(_vta)
 _command(app, "env", "_env:env", "The machine and the versions that numbers depend on.")

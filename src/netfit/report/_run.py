@@ -24,6 +24,7 @@ from ._speech import speech_eval_report, speech_report
 from ._structure import bench_report, structure_report
 from ._systolic import systolic_report
 from ._tan import tan_report
+from ._tune import embed_report, tune_report
 
 __all__ = ["from_run"]
 
@@ -35,6 +36,7 @@ _KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {
     "compress": compress_report,
     "detect": detect_report,
     "detect-eval": detect_eval_report,
+    "embed": embed_report,
     "gpu": gpu_report,
     "memory": memory_report,
     "pipeline": pipeline_report,
@@ -45,6 +47,7 @@ _KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {
     "structure-bench": bench_report,
     "systolic": systolic_report,
     "tan": tan_report,
+    "tune": tune_report,
 }
 
 
