@@ -1,0 +1,126 @@
+"""One probabilistic pass against torch's own deterministic pass, sampling, and peers, in CPU time of one run.
+
+Random weights of the published networks' shapes: the time does not depend on their values. Peers are compared where
+they lie in ``build/peers_bayes``: ``pip install --no-deps --target build/peers_bayes fastbnns bayesian-torch``.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks._common import interleave, record
+from netfit import models
+from netfit.bayes import to_bayesian, to_pfp, uncertainty
+from netfit.bayes.svi import bayes_layers, sampling
+
+PEERS = Path("build/peers_bayes")
+REPEATS = 25
+BATCHES = (1, 100)
+SAMPLES = 100  # that one pass replaces
+
+
+def best(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Least CPU seconds of the thread, the candidates taking turns."""
+    return {name: min(s) for name, s in interleave(calls, REPEATS, warmup=2, clock=time.thread_time).items()}
+
+
+def peers(x: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """One pass of other libraries over the same architecture; none where they are not installed."""
+    if not PEERS.is_dir():
+        return {}
+    sys.path.insert(0, str(PEERS.resolve()))
+    found: dict[str, Callable[[], object]] = {}
+    plain = nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10)
+    )
+    try:
+        from bayesian_torch.layers import LinearReparameterization as Linear  # type: ignore[import-not-found]
+
+        layers = [Linear(784, 100), Linear(100, 100), Linear(100, 10)]
+
+        def sample() -> torch.Tensor:
+            h = x.flatten(1)
+            for i, layer in enumerate(layers):
+                h = layer(h, return_kl=False)
+                h = torch.relu(h) if i < 2 else h
+            return h
+
+        sample()
+        found["bayesian-torch, one sample"] = sample
+    except Exception as e:  # a peer that does not run here is told, not fatal
+        print(f"bayesian-torch is not compared: {e}")
+    try:
+        from fastbnns.bnn.base import BNN  # type: ignore[import-not-found]
+        from fastbnns.bnn.types import MuVar  # type: ignore[import-not-found]
+
+        bnn = BNN(nn=plain).eval()
+        bnn(MuVar(x, torch.zeros_like(x)))
+        found["FastBNNs, analytic"] = lambda: bnn(MuVar(x, torch.zeros_like(x)))
+    except Exception as e:
+        print(f"FastBNNs is not compared: {e}")
+    return found
+
+
+def measured(name: str, batch: int) -> dict[str, float]:
+    """CPU seconds of everything, for one network and batch."""
+    det = models.build(name).eval()
+    x = torch.randn(batch, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    model = to_bayesian(det, x).eval()
+    for layer in bayes_layers(model).values():
+        layer.weight_rho.data.fill_(-2.0)
+    pfp, plain = to_pfp(model, x), to_pfp(model, x, head_cov="diag")
+    native, diagonal, onnx = pfp.compile("native", batch), plain.compile("native", batch), pfp.compile("onnx", batch)
+    generator = torch.Generator().manual_seed(0)
+
+    def sample() -> Any:
+        with sampling(model, generator):
+            return model(x)
+
+    calls: dict[str, Callable[[], object]] = {
+        "deterministic": lambda: det(x), "SVI, one sample": sample, "native": lambda: native(x),
+        "native, variances only": lambda: diagonal(x), "onnx": lambda: onnx(x), "eager": lambda: pfp(x),
+        "native and 100 draws": lambda: uncertainty(native(x)),
+    }  # fmt: skip
+    if name == "mlp":
+        calls |= peers(x)
+    return best(calls)
+
+
+def wide_head() -> dict[str, float]:
+    """A last layer of 128 to 3100 outputs at batch 1: variances against the deterministic layer."""
+    det, x = nn.Linear(128, 3100).eval(), torch.randn(1, 128)
+    run = to_pfp(to_bayesian(nn.Sequential(det), x).eval(), x, head_cov="diag").compile("native", 1)
+    return best({"deterministic": lambda: det(x), "native": lambda: run(x)})
+
+
+def row(name: str, batch: int, what: str, seconds: float, base: float, hundred: float) -> dict[str, Any]:
+    return {
+        "network": name, "batch": batch, "what": what, "us": 1e6 * seconds, "of deterministic": seconds / base,
+        "100 samples are times as long": hundred / seconds,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    rows = []
+    for name in ("mlp", "lenet5"):
+        for batch in BATCHES:
+            found = measured(name, batch)
+            base = found["deterministic"]
+            hundred = SAMPLES * found["SVI, one sample"]
+            for what, seconds in found.items():
+                rows.append(row(name, batch, what, seconds, base, hundred))
+    head = wide_head()
+    rows.append(row("128 to 3100", 1, "native, variances only", head["native"], head["deterministic"], 0.0))
+    record("bayes_speed", rows, seed=0, repeats=REPEATS, clock="thread_time, least of the repeats")
+
+
+if __name__ == "__main__":
+    main()
