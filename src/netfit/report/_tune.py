@@ -86,7 +86,7 @@ def _noise(r: TuneResult) -> tuple[Block, ...]:
 def _search(r: TuneResult) -> Block:
     series = {f"{r.tuner}": r.curve}
     if r.baseline:
-        series["random, rules not asked"] = r.baseline
+        series["random, all points"] = r.baseline
     drawn = {name: ([float(x) for x, _ in c], [1e3 * y for _, y in c]) for name, c in series.items() if c}
 
     def plot() -> str:

@@ -1,0 +1,222 @@
+import subprocess
+import time
+
+import pytest
+import torch
+
+from netfit.compile import ops, tune
+from netfit.compile._sizes import ConvSizes
+from netfit.compile.ops import _build
+from netfit.errors import ConfigError, TargetUnavailable
+from netfit.kernels import toolchain
+
+pytestmark = pytest.mark.skipif(toolchain() is None, reason="no C compiler here")
+
+
+def values(generator, kind, *shape, planes=1):
+    if kind == "float32":
+        return torch.randint(-8, 9, shape, generator=generator).float()  # sums are exact
+    if kind == "codes":
+        return torch.randint(0, 2**planes, shape, generator=generator).to(torch.uint8)
+    if kind == "signs":
+        return (2 * torch.randint(0, 2, shape, generator=generator) - 1).to(torch.int8)
+    return torch.randint(-128, 128, shape, generator=generator).to(torch.int8)
+
+
+def moments(generator, *shape):
+    mean = torch.randn(*shape, generator=generator)
+    return torch.stack([mean, mean**2 + 0.1 * torch.rand(*shape, generator=generator)])
+
+
+CONVS = [ConvSizes(1, 129, 1, 37, 33), ConvSizes(2, 19, 11, 13, 21, 3, 3, (2, 2), (1, 1))]
+
+
+@pytest.mark.parametrize("sizes", CONVS)
+@pytest.mark.parametrize(("dtype", "planes"), [("float32", 1), ("int8", 1), ("bits", 1), ("bits", 2)])
+def test_products_and_convolutions_are_exact(sizes, dtype, planes):
+    g = torch.Generator().manual_seed(0)
+    z, op = sizes, ops.Conv2d(sizes, dtype, planes)
+    kinds = {"float32": ("float32", "float32"), "int8": ("int8", "int8"), "bits": ("codes", "signs")}[dtype]
+    x = values(g, kinds[0], z.n, z.c, z.h, z.w, planes=planes)
+    w = values(g, kinds[1], z.k, z.c, z.r, z.s)
+    kernel = ops.Kernel(op).pack(w)
+    assert torch.equal(kernel(x), op.reference(x, w))
+
+
+def test_another_tile_gives_the_same():
+    g = torch.Generator().manual_seed(1)
+    op = ops.Gemm.of(33, 50, 70)
+    x, w = values(g, "float32", 1, 70, 1, 50), values(g, "float32", 33, 70, 1, 1)
+    config = (3, 2, 14, 2, 1)
+    assert op.space().why(config) is None
+    assert torch.equal(ops.Kernel(op, config).pack(w)(x), op.reference(x, w))
+    assert "#define MR 3" in ops.Kernel(op, config).source
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_depthwise(dtype):
+    g = torch.Generator().manual_seed(2)
+    op = ops.DepthwiseConv2d(ConvSizes(2, 21, 9, 11, 21, 3, 3, (2, 2), (1, 1), 21), dtype)
+    x, w = values(g, dtype, 2, 9, 11, 21), values(g, dtype, 21, 3, 3)
+    assert torch.equal(ops.Kernel(op).pack(w)(x), op.reference(x, w))
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(
+    ("op", "x", "w"),
+    [
+        (ops.PfpDense.of(3, 50, 21), (3, 50, 1, 1), (21, 50, 1, 1)),
+        (ops.PfpConv2d(ConvSizes(2, 3, 9, 8, 7, 3, 3, padding=(1, 1))), (2, 3, 9, 8), (7, 3, 3, 3)),
+    ],
+)
+def test_gaussian_products(op, x, w, relu):
+    g = torch.Generator().manual_seed(3)
+    op = type(op)(op.sizes, relu)
+    given, weights = moments(g, *x), moments(g, *w)
+    found, expected = ops.Kernel(op).pack(weights)(given), op.reference(given, weights)
+    scale = expected[1].max()
+    assert ((found[0] - expected[0]).abs() / scale.sqrt()).max() < 1e-4
+    assert ((found[1] - expected[1]).abs() / scale).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "op", [ops.PfpReLU(2, 3, 7, 9), ops.PfpMaxPool2d(1, 3, 8, 9), ops.PfpMaxPool2d(1, 2, 7, 7, 3, 2)]
+)
+def test_gaussian_rectifier_and_maximum(op):
+    x = moments(torch.Generator().manual_seed(4), op.n, op.c, op.h, op.w)
+    assert (ops.Kernel(op)(x) - op.reference(x)).abs().max() < 1e-4
+
+
+def test_moments_agree_with_sampling():
+    g = torch.Generator().manual_seed(5)
+    op = ops.PfpMaxPool2d(1, 1, 2, 2)
+    x = moments(g, 1, 1, 2, 2)
+    draws = x[0].flatten() + (x[1] - x[0] ** 2).sqrt().flatten() * torch.randn(400_000, 4, generator=g)
+    best = draws.max(1).values
+    found = ops.Kernel(op)(x).flatten()
+    assert abs(found[0] - best.mean()) < 0.02 and abs(found[1] - (best**2).mean()) < 0.05
+
+
+def test_the_exported_file_proves_itself(tmp_path):
+    op = ops.Gemm.of(12, 33, 40, "int8")
+    ops.Kernel(op).export(tmp_path)
+    compiler = toolchain().cc[0]
+    strict = ["-std=c11", "-O2", "-march=native", "-Wall", "-Wextra", "-Werror"]
+    done = subprocess.run(
+        [compiler, *strict, "op_test.c", "-o", "t", "-lm"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    ran = subprocess.run([tmp_path / "t", "3"], capture_output=True, text=True)
+    assert ran.returncode == 0 and '"status":"ok"' in ran.stdout
+    assert "op_run" in (tmp_path / "op.h").read_text()
+
+
+def test_a_kernel_is_tried_in_its_own_process():
+    op = ops.Gemm.of(24, 48, 40)
+    runner = tune.LocalRunner(op, repeats=3)
+    default = op.default(runner.machine)
+    found = runner.run([default])[default]
+    assert found.status == "ok" and found.seconds > 0 and found.noise >= 0
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (("op_setup();\n    op_once();", "op_setup();\n    op_once();\n    op_out[0] += 3;"), "wrong_result"),
+        (("op_setup();", "op_setup(); *(volatile int *)0 = 1;"), "crash"),
+        (("op_setup();", 'op_setup(); for (;;) __asm__ volatile("");'), "timeout"),
+        (("op_setup();", "op_setup(; "), "invalid_compile"),
+    ],
+)
+def test_whatever_a_kernel_does_is_a_record(monkeypatch, change, status):
+    op = ops.DepthwiseConv2d(ConvSizes(1, 4, 4, 4, 4, 3, 3, groups=4))
+    runner = tune.LocalRunner(op, repeats=1, timeout_s=3)
+    whole = type(op).program
+
+    def broken(self, config, machine):
+        text, words = whole(self, config, machine)
+        assert change[0] in text
+        return text.replace(*change), words
+
+    monkeypatch.setattr(type(op), "program", broken)
+    assert runner.run([(4,)])[(4,)].status == status
+
+
+def test_a_board_that_is_a_process(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("a-secret-of-many-letters\n")
+    server = subprocess.Popen(tune.serve(token, port=0), stdout=subprocess.PIPE, text=True)
+    try:
+        port = int(server.stdout.readline().partition(":")[2].strip(" }\n"))
+        op = ops.DepthwiseConv2d(ConvSizes(1, 4, 4, 4, 4, 3, 3, groups=4))
+        board = tune.RemoteRunner(op, "host", f"127.0.0.1:{port}", "a-secret-of-many-letters", repeats=3)
+        assert board.run([(4,)])[(4,)].status == "ok"
+        stranger = tune.RemoteRunner(op, "host", f"127.0.0.1:{port}", "a-secret-of-many-lettres", repeats=3)
+        found = stranger.run([(4,)])[(4,)]
+        assert (found.status, found.detail) == ("device", "wrong token")
+    finally:
+        server.kill()
+        server.wait()
+    gone = board.run([(2,)])[(2,)]
+    assert gone.status == "device" and "does not answer" in gone.detail
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cortex-a53", "cortex-a72", "cortex-a76", "armv7"])
+def test_kernels_for_other_machines(name):
+    pytest.importorskip("ziglang", reason="needs netfit[cc]")
+    m = ops.machine(name)
+    for op in (ops.Gemm.of(12, 20, 24), ops.Gemm.of(12, 20, 24, "int8"), ops.PfpReLU(1, 1, 3, 3)):
+        text, _ = op.program(op.default(m), m)
+        assert ops.build_program(text, m).stat().st_size > 0
+    if ops.emulator(m) is None:
+        pytest.skip("no qemu-user here: the programs were built, not run")
+    op = ops.Gemm.of(12, 20, 24, "int8")
+    assert tune.LocalRunner(op, name, repeats=1).run([op.default(m)])[op.default(m)].status == "ok"
+
+
+def test_spaces_say_why_and_defaults_are_valid():
+    for op in (
+        ops.Gemm.of(960, 960, 960),
+        ops.Gemm.of(1, 7, 3),
+        ops.Conv2d(CONVS[1], "int8"),
+        ops.PfpDense.of(1, 8, 9),
+    ):
+        space, m = op.space(), ops.machine()
+        assert space.why(op.default(m)) is None, op.name
+        assert op.traffic(dict(zip(space.knobs, op.default(m), strict=True)), m)
+    assert {"registers", "ok"} <= set(ops.Gemm.of(960, 960, 960).space().why_invalid())
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: ops.parse("gem:8x8x8"), "did you mean 'gemm'"),
+        (lambda: ops.parse("gemm:8x8"), "expected 3 sizes"),
+        (lambda: ops.parse("gemm:8x8x8,fp16"), "no type 'fp16'"),
+        (lambda: ops.machine("cortex-a99"), "no machine"),
+        (lambda: ops.Gemm.of(8, 8, 70_000, "int8"), "can leave int32"),
+        (lambda: ops.Kernel(ops.Gemm.of(8, 8, 8), (14, 4, 8, 1, 1)), "breaks the rule 'registers'"),
+        (lambda: ops.Kernel(ops.Gemm.of(8, 8, 8))(torch.zeros(1, 8, 1, 8)), "call pack"),
+        (lambda: ops.Kernel(ops.Gemm.of(8, 8, 8))(torch.zeros(1, 8, 1, 9)), "takes"),
+    ],
+)
+def test_mistakes_are_named(call, text):
+    with pytest.raises(ConfigError, match=text):
+        call()
+
+
+def test_without_a_compiler(monkeypatch):
+    monkeypatch.setattr(_build, "toolchain", lambda: None)
+    _build._compiler.cache_clear()
+    with pytest.raises(TargetUnavailable, match=r"no C compiler found: install gcc, or pip install 'netfit\[cc\]'"):
+        ops.build_program("int main(void) { return 0; }", ops.machine())
+    _build._compiler.cache_clear()
+
+
+def test_building_twice_is_reading(tmp_path):
+    m = ops.machine()
+    first = ops.build_program("int main(void) { return 0; }", m)
+    start = time.process_time()
+    assert ops.build_program("int main(void) { return 0; }", m) == first
+    assert time.process_time() - start < 1
