@@ -222,3 +222,11 @@ def test_unknown_networks_and_devices():
     for call in (lambda: gpt("gpt-8b"), lambda: Peak("h101"), lambda: gpt("gpt-7b", sequence=0)):
         with pytest.raises(ConfigError):
             call()
+
+
+def test_no_stage_is_of_views_alone():
+    seconds = np.array([0, 1, 0, 0, 2, 0, 1, 0, 0], dtype=float)
+    where = split(seconds, [1] * 10, 3)
+    assert [seconds[a:b].sum() for a, b in itertools.pairwise(where)] == [1, 2, 1]
+    with pytest.raises(ConfigError, match="stages is 4, allowed 1 to the 3 operators"):
+        split(seconds, [1] * 10, 4)

@@ -65,14 +65,16 @@ def split(seconds: FloatArray, crossing_tensors: Sequence[int], stages: int | No
         stages: how many.
 
     Raises:
-        ConfigError: more stages than operators.
+        ConfigError: more stages than operators that take time.
     """
     n = len(seconds)
-    if stages is None or not 1 <= stages <= n:
-        raise ConfigError(f"stages is {stages}, allowed 1 to the network's {n} operators")
-    single = [i for i in range(1, n) if crossing_tensors[i] == 1]
-    places = np.array([0, *(single if len(single) >= stages - 1 else range(1, n)), n])
-    before = np.concatenate([[0.0], np.cumsum(seconds)])[places]
+    most = int((seconds > 0).sum())
+    if stages is None or not 1 <= stages <= most:
+        raise ConfigError(f"stages is {stages}, allowed 1 to the {most} operators of the network that take time")
+    until = np.concatenate([[0.0], np.cumsum(seconds)])
+    single = _timed([i for i in range(1, n) if crossing_tensors[i] == 1], until)
+    places = np.array([0, *(single if len(single) >= stages - 1 else _timed(range(1, n), until)), n])
+    before = until[places]
     best = before.copy()  # slowest stage when the first k stages end at each place
     last: list[list[int]] = []
     for k in range(1, stages):
@@ -87,6 +89,15 @@ def split(seconds: FloatArray, crossing_tensors: Sequence[int], stages: int | No
     for choice_of in reversed(last):
         where.append(choice_of[where[-1]])
     return [0, *(int(places[i]) for i in where[::-1])]
+
+
+def _timed(places: Sequence[int], until: FloatArray) -> list[int]:
+    """The places with something to compute between them: a stage of views alone would be none."""
+    kept: list[int] = []
+    for i in places:
+        if until[kept[-1] if kept else 0] < until[i] < until[-1]:
+            kept.append(i)
+    return kept
 
 
 def _seconds(workload: Workload, table: CostTable) -> FloatArray:
