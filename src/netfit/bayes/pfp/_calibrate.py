@@ -12,6 +12,7 @@ from netfit.errors import ConfigError
 from netfit.seeding import derive
 
 from ._elementwise import variance
+from ._head import logits
 from ._module import PFP
 from ._program import Step, apply, replaced
 
@@ -94,6 +95,8 @@ def calibrate_pfp(pfp: PFP, x: Tensor, *, samples: int = 200, seed: int = 0) -> 
         if step.kind.endswith("_"):
             env[step.inputs()[0]] = result
         if isinstance(result, Gaussian) and result.var is not None and step.name in truth:
+            if pfp.head is not None and step is pfp.head.last:
+                result = logits(pfp.head, env, result)  # whose variance knows of the covariance before it
             ratio, error = _compared(result, truth[step.name])
             setting = ", ".join(f"{k}={v if isinstance(v, str) else round(v, 3)}" for k, v in step.settings.items())
             places.append(Place(step.site, step.kind, setting, ratio, error))

@@ -61,8 +61,7 @@ class PFP(nn.Module):
         if self.training:
             return self._moments()
         if self._weights is None:
-            with torch.no_grad():
-                self._weights = self._moments()
+            self._weights = {name: _fixed(value) for name, value in self._moments().items()}
         return self._weights
 
     def _moments(self) -> dict[str, Any]:
@@ -137,6 +136,15 @@ class PFP(nn.Module):
         from ._export import export_pfp
 
         export_pfp(self, path, samples)
+
+
+def _fixed(value: Gaussian | Tensor | None) -> Gaussian | Tensor | None:
+    """A copy that later training of the network does not reach."""
+    if value is None:
+        return None
+    if isinstance(value, Gaussian):
+        return Gaussian(value.mean.detach().clone(), None if value.var is None else value.var.detach().clone())
+    return value.detach().clone()
 
 
 def moments(program: Program, head: Head | None, weights: Mapping[str, Any], x: Tensor) -> Gaussian:
