@@ -153,6 +153,44 @@ int vta_run(const Insn *program, int64_t n, const Sizes *z, const void *const *d
     return bad;
 }
 
+static int fits(int32_t x, int bits) { return x >= 0 && (int64_t)x < (int64_t)1 << bits; }
+
+/* The first instruction whose fields do not fit their bits or name what is not there; -1 when all do. */
+int64_t vta_first_bad(const Insn *program, int64_t n, const Sizes *z) {
+    for (int64_t i = 0; i < n; i++) {
+        const Insn *p = program + i;
+        const int32_t *tokens = &p->pop_prev;
+        if (p->opcode < LOAD || p->opcode > ALU) return i;
+        for (int k = 0; k < 4; k++)
+            if (!fits(tokens[k], 1)) return i;
+        if (p->opcode == LOAD || p->opcode == STORE) {
+            const int32_t *pads = &p->y_pad0, wide = p->y_size | p->x_size | p->x_stride | p->sram;
+            if (!fits(wide, 16) || p->dram < 0 || !fits(p->mem, 3) || p->mem > OUT) return i;
+            if (!fits(pads[0] | pads[1] | pads[2] | pads[3], 4) || (p->opcode == STORE) != (p->mem == OUT)) return i;
+            if (p->mem == UOP && (p->y_size > 1 || pads[0] + pads[1] + pads[2] + pads[3] ||
+                                  p->sram + (int64_t)p->x_size > z->depth[UOP] || p->dram + (int64_t)p->x_size > z->held[UOP]))
+                return i;
+        } else if (p->opcode != FINISH) {
+            const int32_t last = p->opcode == ALU ? 0 : p->wgt_out | p->wgt_in;
+            if (!fits(p->reset, 1) || !fits(p->uop_begin, 13) || !fits(p->uop_end | p->iter_out | p->iter_in, 14)) return i;
+            if (!fits(p->acc_out | p->acc_in | p->inp_out | p->inp_in, 11) || !fits(last, 10)) return i;
+            if (p->opcode == ALU && (!fits(p->alu_op, 3) || !fits(p->use_imm, 1) || p->imm != (int16_t)p->imm)) return i;
+            if (p->uop_end > z->depth[UOP] || p->uop_begin > p->uop_end) return i;
+        }
+    }
+    return -1;
+}
+
+/* Words that were loaded from UOP, WGT, INP and ACC and stored to OUT, steps of products and of vector operations. */
+void vta_count(const Insn *program, int64_t n, int64_t *counters) {
+    for (int64_t i = 0; i < n; i++) {
+        const Insn *p = program + i;
+        if (p->opcode == LOAD || p->opcode == STORE) counters[p->mem] += (int64_t)p->y_size * p->x_size;
+        if ((p->opcode == GEMM && !p->reset) || p->opcode == ALU)
+            counters[p->opcode == ALU ? 6 : 5] += (int64_t)p->iter_out * p->iter_in * (p->uop_end - p->uop_begin);
+    }
+}
+
 typedef struct {
     double start, row, bytes_per_cycle, product, alu, fetch, latency;
 } Timing;

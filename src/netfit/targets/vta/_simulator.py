@@ -15,7 +15,7 @@ from netfit.kernels._ops import source
 from ._config import MEMORIES, Config
 from ._program import Program
 from ._timing import Timing
-from .isa import ALU, GEMM, LOAD, STORE, check_fields, disassemble
+from .isa import LOAD, STORE, check_fields, disassemble
 
 __all__ = ["Stats", "check", "execute", "simulate", "times"]
 
@@ -61,7 +61,9 @@ class _Timing(ctypes.Structure):
 @functools.cache
 def _library(batch: int, block_in: int, block_out: int) -> ctypes.CDLL:
     sizes = {"BATCH": batch, "BLOCK_IN": block_in, "BLOCK_OUT": block_out}
-    return compile_c(source("vta.c"), "vta", [f"-D{name}={value}" for name, value in sizes.items()])
+    code = compile_c(source("vta.c"), "vta", [f"-D{name}={value}" for name, value in sizes.items()])
+    code.vta_first_bad.restype = ctypes.c_int64
+    return code
 
 
 def _code(config: Config) -> ctypes.CDLL:
@@ -79,25 +81,17 @@ def _pointer(array: NDArray[Any]) -> ctypes.c_void_p:
 
 
 def _checked(program: Program) -> NDArray[Any]:
-    """The rows, after what the C code takes for granted was checked."""
-    rows = np.ascontiguousarray(program.instructions)
-    check_fields(rows)
-    depth, code = program.config.depth("uop"), rows["opcode"]
-    memory = (code == LOAD) | (code == STORE)
-    micro = memory & (rows["mem"] == MEMORIES.index("uop"))
-    loops = (code == GEMM) | (code == ALU)
-    pads = sum(rows[name] for name in ("y_pad0", "y_pad1", "x_pad0", "x_pad1"))
-    reach = rows["sram"].astype(np.int64) + rows["x_size"], rows["dram"].astype(np.int64) + rows["x_size"]
-    wrong = {
-        4: memory & ((rows["mem"] >= len(MEMORIES)) | ((code == STORE) != (rows["mem"] == MEMORIES.index("out")))),
-        1: micro & ((reach[0] > depth) | (rows["y_size"] > 1) | (pads > 0)),
-        2: micro & (reach[1] > len(program.uops)),
-        3: loops & ((rows["uop_end"] > depth) | (rows["uop_begin"] > rows["uop_end"])),
-    }
-    for bad, where in wrong.items():
-        if where.any():
-            raise _failure(program, bad, int(np.argmax(where)))
-    return rows
+    """The rows, after what the rest of the C code takes for granted was checked."""
+    rows, sizes = np.ascontiguousarray(program.instructions), _sizes(program)
+    at = int(_code(program.config).vta_first_bad(_pointer(rows), ctypes.c_int64(len(rows)), ctypes.byref(sizes)))
+    if at < 0:
+        return rows
+    check_fields(rows[at : at + 1], at)
+    row = rows[at]
+    micro = row["opcode"] == LOAD and row["mem"] == MEMORIES.index("uop")
+    if micro:
+        raise _failure(program, 2 if int(row["dram"]) + int(row["x_size"]) > len(program.uops) else 1, at)
+    raise _failure(program, 4 if row["opcode"] in (LOAD, STORE) else 3, at)
 
 
 def _failure(program: Program, bad: int, at: int) -> Exception:
@@ -233,14 +227,8 @@ def _timed(
 
 
 def _counters(program: Program) -> dict[str, int]:
-    rows, c = program.instructions, program.config
-    steps = rows["iter_out"].astype(np.int64) * rows["iter_in"] * (rows["uop_end"] - rows["uop_begin"])
-    moved = rows["y_size"].astype(np.int64) * rows["x_size"]
-    out = {
-        f"{name}_load_nbytes": int(moved[(rows["opcode"] == LOAD) & (rows["mem"] == i)].sum()) * c.word_bytes(name)
-        for i, name in enumerate(MEMORIES[:4])
-    }
-    out["out_store_nbytes"] = int(moved[rows["opcode"] == STORE].sum()) * c.word_bytes("out")
-    out["gemm_counter"] = int(steps[(rows["opcode"] == GEMM) & (rows["reset"] == 0)].sum())
-    out["alu_counter"] = int(steps[rows["opcode"] == ALU].sum())
-    return out
+    rows, c, found = np.ascontiguousarray(program.instructions), program.config, np.zeros(7, np.int64)
+    _code(c).vta_count(_pointer(rows), ctypes.c_int64(len(rows)), _pointer(found))
+    loaded = {f"{name}_load_nbytes": int(n) * c.word_bytes(name) for name, n in zip(MEMORIES[:4], found, strict=False)}
+    stored = {"out_store_nbytes": int(found[4]) * c.word_bytes("out")}
+    return {**loaded, **stored, "gemm_counter": int(found[5]), "alu_counter": int(found[6])}

@@ -51,15 +51,15 @@ def uop(acc: Any, inp: Any, wgt: Any) -> NDArray[np.uint32]:
     return (a | i << np.uint32(11) | w << np.uint32(22)).astype(np.uint32)
 
 
-def check_fields(rows: Rows) -> None:
-    """Every field fits its bits.
+def check_fields(rows: Rows, first: int = 0) -> None:
+    """Every field fits its bits; ``first`` is the number of the first row.
 
     Raises:
         ConfigError: one does not; the message names instruction, field and range.
     """
     if len(rows) and not ((rows["opcode"] >= LOAD) & (rows["opcode"] <= ALU)).all():
         at = int(np.argmax((rows["opcode"] < LOAD) | (rows["opcode"] > ALU)))
-        raise ConfigError(f"instruction {at} has opcode {rows['opcode'][at]}: allowed are 0 to 4")
+        raise ConfigError(f"instruction {first + at} has opcode {rows['opcode'][at]}: allowed are 0 to 4")
     for opcode, words in _LAYOUT.items():
         where = np.flatnonzero(rows["opcode"] == opcode)
         for name, bits in (field for word in words for field in word):
@@ -69,8 +69,8 @@ def check_fields(rows: Rows) -> None:
             if wrong.any():
                 i = int(np.argmax(wrong))
                 raise ConfigError(
-                    f"instruction {where[i]} ({OPCODES[opcode]}): {name} = {values[i]} does not fit {bits} bits "
-                    f"(allowed are {low} to {high})"
+                    f"instruction {first + where[i]} ({OPCODES[opcode]}): {name} = {values[i]} does not fit "
+                    f"{bits} bits (allowed are {low} to {high})"
                 )
 
 
