@@ -99,7 +99,8 @@ def from_peers(frame: Frame, first: int, servers: dict) -> dict[str, np.ndarray]
     order = np.argsort(metric, kind="stable")
     offset = np.concatenate([[0], np.cumsum(np.unique(metric, return_counts=True)[1])])
     found = peers.rows(
-        frame.values, order.astype(np.int64), np.zeros(len(offset) - 1), peers.PeerSettings(), peers.PeerState(offset), True
+        frame.values, order.astype(np.int64), np.zeros(len(offset) - 1), peers.PeerSettings(), peers.PeerState(offset),
+        dense=True,
     )  # fmt: skip
     z = np.empty(found.z.shape)
     z[:, order] = found.z
@@ -136,7 +137,8 @@ def fleet() -> None:
             within = [f for f in mine if f[2] == f[2]]
             rows.append(
                 {"absent": absent, "fault": kind, "faults": len(mine), "found_within_15_s": len(within),
-                 "node_first": sum(f[3] for f in within), "median_s": float(np.median([f[2] for f in within] or [np.nan])),
+                 "node_first": sum(f[3] for f in within),
+                 "median_s": float(np.median([f[2] for f in within] or [np.nan])),
                  "false_per_1000_node_s": judged.false_per_1000_node_seconds}
             )  # fmt: skip
     rows = [{k: None if v != v else v for k, v in row.items()} for row in rows]

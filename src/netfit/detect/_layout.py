@@ -27,14 +27,12 @@ class Layout:
         groups: names, ascending.
         offset: int64 (groups + 1,), the slots of each group.
         source: column of the last call for each slot, -1 where it has none.
-        version: counts changes of the slots.
     """
 
     def __init__(self, group_by: GroupBy) -> None:
         self._group_by, self._group = group_by, grouper(group_by)
         self._columns: Any = None
         self._known: dict[str, str | None] = {}
-        self.version = 0
         self._set([])
 
     def __len__(self) -> int:
@@ -46,7 +44,6 @@ class Layout:
         number = {group: i for i, group in enumerate(self.groups)}
         counts = np.bincount([number[group] for group, _ in keys], minlength=len(number)) if keys else np.zeros(0)
         self.offset = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self.group_of = np.repeat(np.arange(len(number)), np.diff(self.offset))
         self.source = np.full(len(keys), -1, np.int64)
 
     def use(self, columns: Sequence[str], unused: Callable[[], NDArray[np.bool_]]) -> NDArray[np.int64] | None:
@@ -92,7 +89,6 @@ class Layout:
             del self._known[key[1]]
         old = {key: slot for slot, key in enumerate(self.keys)}
         self._set(sorted([*kept, *fresh]))
-        self.version += 1
         return np.fromiter((old.get(key, -1) for key in self.keys), np.int64, len(self.keys))
 
     def state(self) -> dict[str, Any]:
@@ -104,7 +100,6 @@ class Layout:
         self._set([(str(group), str(name)) for group, name in state["keys"]])
         self._known = {name: group for group, name in self.keys}
         self._columns = None
-        self.version += 1
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -178,10 +178,6 @@ class PeerStage:
         """Compare the channels in the next rows (n, columns)."""
         return peers.rows(x, source, self._eps, self._settings, self._state, dense)
 
-    def known(self) -> NDArray[np.int64]:
-        """How many channels of each group are remembered."""
-        return np.add.reduceat(np.append(~self.unused(), False), self._state.offset[:-1]).astype(np.int64)
-
     def state(self) -> State:
         """What a restart needs; the layout of the slots is kept elsewhere."""
         return {

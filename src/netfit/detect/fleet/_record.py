@@ -270,7 +270,7 @@ def read_recording(path: str | Path) -> Recording:
         ArtifactError: it is no recording.
     """
     frame = read_whole(path, "wide")
-    notes = require("pyarrow.parquet", "gpu-data").read_schema(path).metadata or {}
+    notes = require("pyarrow.parquet", "detect").read_schema(path).metadata or {}
     try:
         found = json.loads(notes[_NOTE.encode()])
         faults = tuple(Fault(**fault) for fault in found["faults"])

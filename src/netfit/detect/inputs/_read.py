@@ -229,8 +229,8 @@ def _frame(times: Iterable[float], columns: Sequence[str], values: NDArray[np.fl
 
 
 def _parquet(path: Path, form: Format, block: int) -> Iterator[Frame]:
-    pyarrow = require("pyarrow", "gpu-data")
-    parquet = require("pyarrow.parquet", "gpu-data")
+    pyarrow = require("pyarrow", "detect")
+    parquet = require("pyarrow.parquet", "detect")
     try:
         file = parquet.ParquetFile(path)
     except OSError as e:

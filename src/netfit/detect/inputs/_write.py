@@ -41,7 +41,7 @@ def write_parquet(path: str | Path, frame: Frame, notes: Mapping[str, str] | Non
         frame: rows.
         notes: key-value texts of the file.
     """
-    pyarrow, parquet = require("pyarrow", "gpu-data"), require("pyarrow.parquet", "gpu-data")
+    pyarrow, parquet = require("pyarrow", "detect"), require("pyarrow.parquet", "detect")
     columns = {"time": frame.times, **dict(zip(frame.columns, np.ascontiguousarray(frame.values.T), strict=True))}
     table = pyarrow.table({name: pyarrow.array(values, from_pandas=True) for name, values in columns.items()})
     buffer = BytesIO()
