@@ -34,7 +34,7 @@ from netfit.targets import parse
 
 METHODS = {"prune": ("prune",), "quantize": ("quantize",), "joint": ("prune", "quantize")}
 ALLOWED = {0.2: 0.2, 0.1: 0.5, 0.065: 1.0}  # points of accuracy that may be lost at each latency
-QUICK = {"net": "resnet18-s2", "trials": 24, "train_epochs": 4, "epochs": 5, "finalists": 2}
+QUICK = {"net": "resnet18-s2", "trials": 24, "train_epochs": 2, "epochs": 1, "finalists": 2}
 FULL = {"net": "resnet18", "trials": 150, "train_epochs": None, "epochs": None, "finalists": 10}
 SHARED = ("base", "steps", "yardstick")  # stages that do not depend on the latency
 
