@@ -33,7 +33,7 @@ CONVS = (
     (7, 512, 512, 3, 1), (7, 2048, 512, 1, 1), (54, 64, 64, 3, 1), (14, 128, 256, 3, 1), (56, 128, 256, 3, 1),
     (28, 256, 512, 3, 1), (28, 192, 32, 5, 1), (14, 512, 48, 5, 1),
 )  # fmt: skip
-RECORDED = ("convolution_milo/A100", "convolution_milo/A6000", "gemm_milo/A100", "pnpoly/A100")
+RECORDED = ("convolution_milo/A100", "convolution_milo/A6000", "gemm/RTX_3090", "pnpoly/RTX_3090")
 METHODS: dict[str, Callable[[Space, int], Tuner]] = {
     "AutoTVM-like, batch 64": lambda s, seed: ModelTuner(s, seed, 64, "boosted", "penalty", knobs_only=True),
     "validity-driven, same model, batch 64": lambda s, seed: ModelTuner(

@@ -145,18 +145,17 @@ def test_whatever_a_kernel_does_is_a_record(monkeypatch, change, status):
 def test_a_board_that_is_a_process(tmp_path):
     token = tmp_path / "token"
     token.write_text("a-secret-of-many-letters\n")
-    server = subprocess.Popen(tune.serve(token, port=0), stdout=subprocess.PIPE, text=True)
-    try:
-        port = int(server.stdout.readline().partition(":")[2].strip(" }\n"))
-        op = ops.DepthwiseConv2d(ConvSizes(1, 4, 4, 4, 4, 3, 3, groups=4))
-        board = tune.RemoteRunner(op, "host", f"127.0.0.1:{port}", "a-secret-of-many-letters", repeats=3)
-        assert board.run([(4,)])[(4,)].status == "ok"
-        stranger = tune.RemoteRunner(op, "host", f"127.0.0.1:{port}", "a-secret-of-many-lettres", repeats=3)
-        found = stranger.run([(4,)])[(4,)]
-        assert (found.status, found.detail) == ("device", "wrong token")
-    finally:
-        server.kill()
-        server.wait()
+    with subprocess.Popen(tune.serve(token, port=0), stdout=subprocess.PIPE, text=True) as server:
+        try:
+            port = int(server.stdout.readline().partition(":")[2].strip(" }\n"))
+            op = ops.DepthwiseConv2d(ConvSizes(1, 4, 4, 4, 4, 3, 3, groups=4))
+            board = tune.RemoteRunner(op, "host", f"127.0.0.1:{port}", "a-secret-of-many-letters", repeats=3)
+            assert board.run([(4,)])[(4,)].status == "ok"
+            stranger = tune.RemoteRunner(op, "host", f"127.0.0.1:{port}", "a-secret-of-many-lettres", repeats=3)
+            found = stranger.run([(4,)])[(4,)]
+            assert (found.status, found.detail) == ("device", "wrong token")
+        finally:
+            server.kill()
     gone = board.run([(2,)])[(2,)]
     assert gone.status == "device" and "does not answer" in gone.detail
 

@@ -166,11 +166,10 @@ def test_twenty_kills_lose_nothing(tmp_path):
     path, rng = tmp_path / "r.jsonl", np.random.default_rng(0)
     command = [sys.executable, "-c", KILLED, str(path), str(Path(__file__).parent)]
     for _ in range(20):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        process.stdout.readline()
-        time.sleep(float(rng.uniform(0, 0.12)))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            process.stdout.readline()
+            time.sleep(float(rng.uniform(0, 0.12)))
+            process.send_signal(signal.SIGKILL)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     straight = Study(tmp_path / "straight.jsonl", make("genetic", bowl(), 5, 4), Bowl()).run(60, stop=lambda p: False)
     assert done.stdout.splitlines()[-1] == str(straight.config)
