@@ -129,7 +129,8 @@ def recorded(seeds: int) -> list[dict[str, Any]]:
             runs = np.array([attempts(METHODS[method](space, s), answers, goal, 1500) for s in range(seeds)])
             rows.append({
                 "space": name, "points": space.size, "method": method,
-                "attempts_within_5_percent": float(runs[:, 0].mean()), "std_over_seeds": float(runs[:, 0].std(ddof=1)), "invalid": float(runs[:, 1].mean()),
+                "attempts_within_5_percent": float(runs[:, 0].mean()),
+                "std_over_seeds": float(runs[:, 0].std(ddof=1)), "invalid": float(runs[:, 1].mean()),
             })  # fmt: skip
     return rows
 
