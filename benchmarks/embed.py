@@ -22,7 +22,7 @@ def geomean(values: Any) -> float:
 
 
 def calls() -> tuple[list[dict[str, Any]], list[Any]]:
-    """Proofs, seconds and gains of all server convolutions on the 1x16 core, and of batch 1 on the 4x8 core."""
+    """Proofs, seconds and gains of all server convolutions on the 1x16 core."""
     server = [ConvSizes.from_deepbench(row) for row in deepbench("conv", "inference_server_set")]
     found, spent = [], []
     for sizes in server:
@@ -42,14 +42,19 @@ def calls() -> tuple[list[dict[str, Any]], list[Any]]:
         {"what": "their gain, geometric mean", "value": geomean(gains), "goal": "8.0"},
         {"what": "their gain, most", "value": max(gains), "goal": "14.3"},
     ]
-    core = (4, 8, 8)
-    ones = []
-    for sizes in (s for s in server if s.n == 1):
-        best = min(solve(sizes, core, roles).calls for roles in ("plain", "swapped"))
-        ones.append(reference_calls(sizes, core) / best)
-    rows.append({"what": "gain at batch 1 on the 4x8 core, geometric mean", "value": geomean(ones), "goal": "4.6"})
-    rows.append({"what": "the same, most", "value": max(ones), "goal": "30.8"})
     return rows, found
+
+
+def wide(found: list[Any]) -> list[dict[str, Any]]:
+    """Gains of batch 1 on the 4x8 core, whose four rows a single image cannot fill by itself."""
+    core, gains = (4, 8, 8), []
+    for sizes in (e.sizes for e in found if e.sizes.n == 1):
+        best = min(solve(sizes, core, roles).calls for roles in ("plain", "swapped"))
+        gains.append(reference_calls(sizes, core) / best)
+    return [
+        {"what": "gain at batch 1 on the 4x8 core, geometric mean", "value": geomean(gains), "goal": "4.6"},
+        {"what": "the same, most", "value": max(gains), "goal": "30.8"},
+    ]
 
 
 def cycles(found: list[Any]) -> list[dict[str, Any]]:
@@ -96,6 +101,7 @@ def main() -> None:
     rows += cycles(found)
     rows.append(exact(found))
     record("embed", rows, core=Config().name)
+    record("embed_wide", wide(found), core="4x8")
 
 
 if __name__ == "__main__":
