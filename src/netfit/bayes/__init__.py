@@ -14,11 +14,11 @@ from netfit.bayes.pfp import PFP, calibrate_pfp, to_pfp
 from netfit.bayes.svi import Bayesian, fit_svi, load_posterior, load_pyro_guide, to_bayesian
 from netfit.bayes.tan import MDLDiscretizer, TANClassifier
 
-__all__ = [
-    "PFP",
+__all__ = [  # noqa: RUF022  PFP is a class, not a constant
     "Bayesian",
     "Gaussian",
     "MDLDiscretizer",
+    "PFP",
     "TANClassifier",
     "Uncertainty",
     "calibrate_pfp",
