@@ -131,8 +131,8 @@ def disassemble(rows: Rows) -> list[str]:
 
     >>> row = np.zeros(1, DTYPE)
     >>> row["opcode"], row["mem"], row["y_size"], row["x_size"], row["push_next"] = LOAD, 2, 3, 4, 1
-    >>> disassemble(row)
-    ['     0  LOAD inp[0] <- dram[0] 3x4 stride 0                                  push_next']
+    >>> disassemble(row)[0].split()
+    ['0', 'LOAD', 'inp[0]', '<-', 'dram[0]', '3x4', 'stride', '0', 'push_next']
     """
     lines = []
     for i, row in enumerate(rows):
