@@ -1,13 +1,17 @@
 """Training in less memory: peaks, prices and promises; one thread, ratios inside one run.
 
 ``--small`` runs everything on small networks (a minute or two); ``--only NAME`` one part. Batches are CIFAR-10 images,
-enlarged where the network asks for it, because errors depend on the values.
+enlarged where the network asks for it, because errors depend on the values. An interrupted run goes on with the next
+part (runs/memory-study, or $NETFIT_MEMORY_RUN).
 """
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +22,13 @@ from torch.utils.checkpoint import checkpoint
 from benchmarks._common import interleave, median_ratio, record
 from benchmarks.systolic import Bottleneck
 from netfit import data
-from netfit.memory import TrainingStep, compress_saved, compressed_saved, grad_fidelity, measure, plan
+from netfit.memory import BudgetError, TrainingStep, compress_saved, compressed_saved, grad_fidelity, measure, plan
 from netfit.memory.codecs import BlockSparse, weight_gradient
 from netfit.models import build
 from netfit.models._resmlp import ResMLPBlock
+from netfit.runs import Run
 
+RUN = Path(os.environ.get("NETFIT_MEMORY_RUN", "runs/memory-study"))
 REPEATS = 7
 Rows = list[dict[str, Any]]
 
@@ -138,10 +144,15 @@ def promises(small: bool) -> Rows:
         step = make(small)
         base = measure(step)
         for part in (0.6, 0.45):
-            start = time.process_time()
-            made = plan(step, part)
-            steps = (time.process_time() - start) / max(base.seconds, 1e-9)
             what = f"{name}, budget {part:g} of the peak"
+            start = time.process_time()
+            try:
+                made = plan(step, part)
+            except BudgetError as e:
+                print(e)
+                rows.append(row(f"{what}: refused; its least over the peak", plan(step).after.peak / base.peak))
+                continue
+            steps = (time.process_time() - start) / max(base.seconds, 1e-9)
             rows.append(row(f"{what}: used", made.after.peak / (part * base.peak), 1.0, most=True))
             rows.append(row(f"{what}: predicted over measured peak", made.predicted_peak / made.after.peak))
             rows.append(row(f"{what}: gradient error", made.error))
@@ -254,11 +265,12 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     rows: Rows = []
-    for name in chosen.only or PARTS:
-        rows += PARTS[name](chosen.small)
-        print(f"{name}: done")
-    name = "memory" + ("_small" if chosen.small else "")
-    record(name, rows, repeats=REPEATS, threads=1, parts=",".join(chosen.only or PARTS))
+    called, parts = "memory" + ("_small" if chosen.small else ""), chosen.only or list(PARTS)
+    settings = {"repeats": REPEATS, "small": chosen.small, "parts": ",".join(parts)}
+    with Run.open(RUN.with_name(f"{RUN.name}{called.removeprefix('memory')}"), "memory-study", settings, 0) as run:
+        for i, name in enumerate(parts):
+            rows += run.stage(name, partial(PARTS[name], chosen.small))
+            record(called, rows, repeats=REPEATS, threads=1, parts=",".join(parts[: i + 1]))
 
 
 if __name__ == "__main__":
