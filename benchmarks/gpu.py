@@ -19,7 +19,7 @@ from benchmarks._common import interleave, median_ratio, record
 from netfit.targets.gpu import KernelDB, KernelPredictor, Samples
 
 SYSTEMS = ("a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "b300_sxm", "l40s", "rtx_pro_6000_server")
-ROWS, POWER_ROWS, TREES, POWER_TREES = 3000, 16_000, 128, 400
+ROWS, POWER_ROWS, TREES, POWER_TREES = 5000, 16_000, 128, 400
 PROBES, DRAWS, SEED = 30, 20, 0
 UNSEEN = {"h100_sxm": 8.0, "h200_sxm": 8.0, "b200_sxm": 8.0, "a100_sxm": 22.0, "l40s": None}
 ADAPTED = {"a100_sxm": 12.0, "l40s": 18.0}
