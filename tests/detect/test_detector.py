@@ -224,3 +224,12 @@ print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout.strip(), done.returncode) == ("False", 0), done.stderr[-500:]
+
+
+def test_windows_alone_tell_what_left_the_pattern_and_where():
+    rng = np.random.default_rng(0)
+    x = np.sin(np.arange(400)[:, None] / 5 + np.arange(3)) + rng.normal(0, 0.05, (400, 3))
+    x[350:, 1] = 0.0
+    found = WindowPCA(window=8, refit=100).start(3).rows(x, np.ones(x.shape, bool))
+    assert np.isnan(found.score[:32]).all() and found.score[360] > 2 * found.score[300:350].max()
+    assert found.share[360].argmax() == 1 and abs(found.expected[345, 1] - x[345, 1]) < 0.3

@@ -175,7 +175,7 @@ class WindowPCAModel:
         self._seen += n
         score, share, expected = np.full(n, np.nan), np.zeros(values.shape), np.full(values.shape, np.nan)
         recent = self._rows[-(n + size - 1) :]
-        for block, part in zip(self._blocks, slices(size, self._features), strict=True):
+        for block, part in zip(self._blocks, slices(size, self._features), strict=False):  # no block before a fit
             windows = self._windows(recent, part)
             residual = block.residual(windows, self._config.clip).reshape(len(windows), size, -1)
             tail = slice(n - len(windows), n)
