@@ -10,7 +10,7 @@ from benchmarks._common import record
 from netfit.compile._sizes import ConvSizes
 from netfit.compile.embed import embed, reference, reference_calls
 from netfit.compile.embed._axes import solve
-from netfit.data import deepbench
+from netfit.data.deepbench import deepbench
 from netfit.targets.vta import Config
 
 EXECUTED, MOST_MACS = 40, 3e8  # those above take minutes on a loaded core

@@ -8,7 +8,7 @@ from netfit.errors import DataNotFound
 @pytest.fixture(scope="session")
 def server_convs():
     from netfit.compile._sizes import ConvSizes
-    from netfit.data import deepbench
+    from netfit.data.deepbench import deepbench
 
     try:
         return [ConvSizes.from_deepbench(row) for row in deepbench("conv", "inference_server_set")]

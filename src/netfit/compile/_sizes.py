@@ -55,7 +55,7 @@ class ConvSizes:
 
     @classmethod
     def from_deepbench(cls, row: dict[str, int]) -> "ConvSizes":
-        """From a row of :func:`netfit.data.deepbench`."""
+        """From a row of :func:`netfit.data.deepbench.deepbench`."""
         n, c, h, w, k, r, s = (row[name] for name in ("n", "c", "h", "w", "k", "filter_h", "filter_w"))
         return cls(n, c, h, w, k, r, s, (row["stride_h"], row["stride_w"]), (row["pad_h"], row["pad_w"]))
 

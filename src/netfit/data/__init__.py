@@ -3,7 +3,6 @@
 from ._audio import Recordings, recordings
 from ._csv import Table, read_csv
 from ._dataset import Dataset, check_disjoint
-from ._deepbench import deepbench
 from ._gpu import GpuLaunches, TuningSpace, gpu_launches, tuning_space
 from ._load import load, names
 from ._series import Series, read_series, series
@@ -16,7 +15,6 @@ __all__ = [
     "Table",
     "TuningSpace",
     "check_disjoint",
-    "deepbench",
     "gpu_launches",
     "load",
     "names",

@@ -172,7 +172,10 @@ def solve(sizes: ConvSizes, core: tuple[int, int, int], roles: Roles, limit_s: f
         made.model.add(part == first.value(made.parts[name]))
     for variable in (*made.tile.values(), *made.count.values()):
         made.model.add_hint(variable, first.value(variable))
-    second, smallest = made.minimise(made.words, start + limit_s)
+    try:
+        second, smallest = made.minimise(made.words, start + limit_s)
+    except JobError:  # no time was left: the first answer stands, its image is not proven smallest
+        second, smallest = first, False
     tiles = {name: int(second.value(variable)) for name, variable in made.tile.items()}
     calls = prod(int(second.value(part)) for part in made.parts.values())
     return Solution(roles, tiles, calls, int(second.value(made.words)), proven and smallest, time.monotonic() - start)
