@@ -164,3 +164,13 @@ def test_empty_tensors_and_low_precision(format: Format) -> None:
 def test_bad_formats_are_refused(kind: Any, arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="choose"):
         kind(**arguments)
+
+
+def test_codes_of_the_logarithmic_grid_name_its_values():
+    x = torch.rand(200, generator=torch.Generator().manual_seed(0)) * 3
+    for bits in (1, 3, 4, 8):
+        grid = Logarithmic(bits=bits)
+        codes = grid.codes(x)
+        assert codes.dtype == torch.uint8 and int(codes.max()) < 2**bits
+        assert torch.equal(grid.grid()[codes.long()], grid(x))
+        assert torch.equal(grid.codes(grid(x)), codes)
