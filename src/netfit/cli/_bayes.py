@@ -187,7 +187,8 @@ def quantize(
     from netfit.surgery import Policy
     from netfit.train import evaluate
 
-    technique = QuantizeBayes(mode, *_bits(bits))
+    mu, sigma, weight = _bits(bits)
+    technique = QuantizeBayes(mode, mu, sigma, weight)
     loaded = open_saved(saved)
     train, test = some(data, "train", samples, seed), some(data, "test", 2000, seed)
     arguments = {"saved": str(saved), "data": data, "mode": mode, "bits": bits, "epochs": epochs, "lr": lr,
@@ -201,14 +202,14 @@ def quantize(
         policy = Policy({p: [*t, technique] for p, t in loaded.policy.items()})
         save(opened.path / "model", small, policy, loaded.meta["spec"], loaded.meta["num_classes"],
              tuple(loaded.example_inputs[0].shape[1:]), loaded.meta.get("notes", {}))  # fmt: skip
-        rows = memory_report(small)
+        rows, after = memory_report(small), evaluate(small, *test)
         packed = None if mode == "SPQ" else save_packed(small, opened.path / "packed")
         facts = {"kind": "bayes-quantize", "saved": str(saved), "mode": mode, "bits": bits, "before": before,
-                 "accuracy": evaluate(small, *test), "packed_bytes": packed, "memory": rows}  # fmt: skip
+                 "accuracy": after, "packed_bytes": packed, "memory": rows}  # fmt: skip
         opened.write_result(facts)
     write_page(opened.path)
     size = "" if packed is None else f", {packed} bytes on disk: {opened.path / 'packed'}"
-    text = f"accuracy of the means {100 * before:.2f} % -> {100 * facts['accuracy']:.2f} %{size}"
+    text = f"accuracy of the means {100 * before:.2f} % -> {100 * after:.2f} %{size}"
     return answer(as_json, {"run": opened.path, **facts}, text)
 
 

@@ -97,7 +97,7 @@ def _separation(found: "dict[str, Uncertainty]") -> dict[str, float]:
     if "ood" in found:
         own = join([u for role, u in found.items() if role != "ood"])
         for score in ("epistemic", "total", "var"):
-            scores[f"ood_auroc_{score}"] = metrics.ood_auroc(own, found["ood"], score)  # type: ignore[arg-type]
+            scores[f"ood_auroc_{score}"] = metrics.ood_auroc(own, found["ood"], score)
     if "ambiguous" in found:
         scores["ambiguous_auroc_aleatoric"] = metrics.ambiguity_auroc(found["in"], found["ambiguous"])
     return scores
