@@ -1,8 +1,8 @@
 """The main job on a real network: ResNet-20 on CIFAR-10, compressed to a quarter of its measured fp32 latency.
 
 Takes an hour and a half from nothing on one core; an interrupted run goes on, and a finished one is only read. The
-yardstick is the fp32 network in the faster of OpenVINO and ONNX Runtime, one thread, batch 1. CIFAR-10 of the data folder
-is JPEG-recompressed: compare these accuracies with each other, not with published ones.
+yardstick is the fp32 network in the faster of OpenVINO and ONNX Runtime, one thread, batch 1. CIFAR-10 of the data
+folder is JPEG-recompressed: compare these accuracies with each other, not with published ones.
 """
 
 import json
