@@ -1,11 +1,8 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,41 +139,39 @@ def test_a_resumed_study_measures_nothing_twice(tmp_path):
     assert len(configs) == len(set(configs)) == 40
 
 
-KILLED = """
-import sys, time
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from test_tune import Bowl, bowl
-from netfit.compile.tune import Study, make
 class Slow(Bowl):
+    """Keeps what it was asked in a file, and takes its time."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
     def run(self, configs):
-        time.sleep(0.02)
-        with open(sys.argv[1] + ".calls", "a") as f:
-            f.write("".join(f"{c}\\n" for c in configs))
+        time.sleep(0.01)
+        with self.path.open("a") as file:
+            file.write("".join(f"{c}\n" for c in configs))
         return super().run(configs)
-study = Study(sys.argv[1], make("genetic", bowl(), 5, 4), Slow())
-print("ready", flush=True)
-best = study.run(60, stop=lambda p: False)
-print(best.config, flush=True)
-"""
 
 
 @pytest.mark.kill
 def test_twenty_kills_lose_nothing(tmp_path):
-    path, rng = tmp_path / "r.jsonl", np.random.default_rng(0)
-    command = [sys.executable, "-c", KILLED, str(path), str(Path(__file__).parent)]
+    path, calls, rng = tmp_path / "r.jsonl", tmp_path / "calls", np.random.default_rng(0)
+
+    def search(records, runner):
+        return Study(records, make("genetic", bowl(), 5, 4), runner).run(60, stop=lambda p: False)
+
     for _ in range(20):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            process.stdout.readline()
-            time.sleep(float(rng.uniform(0, 0.12)))
-            process.send_signal(signal.SIGKILL)
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    straight = Study(tmp_path / "straight.jsonl", make("genetic", bowl(), 5, 4), Bowl()).run(60, stop=lambda p: False)
-    assert done.stdout.splitlines()[-1] == str(straight.config)
+        if (child := os.fork()) == 0:
+            search(path, Slow(calls))
+            os._exit(0)
+        time.sleep(float(rng.uniform(0, 0.05)))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    resumed, straight = search(path, Slow(calls)), search(tmp_path / "straight.jsonl", Bowl())
+    assert resumed.config == straight.config
     configs = [r.config for r in Records(path).read()]
-    assert len(configs) == len(set(configs)) == 60
-    calls = (tmp_path / "r.jsonl.calls").read_text().splitlines()
-    assert len(calls) <= 60 + 20 * 4  # at most the batch in flight of each kill
+    assert len(configs) == len(set(configs)) == len(Records(tmp_path / "straight.jsonl").read())
+    assert len(calls.read_text().splitlines()) <= len(configs) + 20 * 4  # at most the batch in flight of each kill
 
 
 def test_two_writers_keep_whole_lines(tmp_path):
