@@ -54,8 +54,11 @@ def _runner(model: Network, method: Method, n: int, seed: int) -> Callable[[Tens
             raise ConfigError("method='pfp' needs the result of to_pfp or of its compile()")
         return model
     if method == "ensemble":
-        members = list(model) if isinstance(model, Sequence) else [model]
-        return lambda part: _members([_evaluated(m)(part) for m in members])
+        if isinstance(model, Sequence):
+            members = [_evaluated(m) for m in model]
+            return lambda part: torch.stack([m(part) for m in members])
+        own = _evaluated(model)
+        return lambda part: _members(own(part))
     if not isinstance(model, nn.Module):
         raise ConfigError(f"method={method!r} needs one network, not a {type(model).__name__}")
     return _svi(model, n, seed) if method == "svi" else _dropout(model, n, seed)
@@ -67,13 +70,10 @@ def _evaluated(model: object) -> nn.Module:
     return model.eval()
 
 
-def _members(out: list[Tensor]) -> Tensor:
-    stacked = out[0] if len(out) == 1 else torch.stack(out)
-    if stacked.dim() != 3:
-        raise ConfigError(
-            f"an ensemble returned {tuple(stacked.shape)}: give several networks, or (members, n, classes)"
-        )
-    return stacked
+def _members(out: Tensor) -> Tensor:
+    if out.dim() != 3:
+        raise ConfigError(f"an ensemble returned {tuple(out.shape)}: give several networks, or (members, n, classes)")
+    return out
 
 
 def _svi(model: nn.Module, n: int, seed: int) -> Callable[[Tensor], Tensor]:
