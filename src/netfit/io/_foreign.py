@@ -45,7 +45,9 @@ def read_torch(path: str | Path, known: Sequence[str] = ()) -> Any:
             raise ArtifactError(f"{path} holds {size} bytes; at most {_MAX_BYTES} are read")
         foreign = sorted(set(get_unsafe_globals_in_checkpoint(str(path))) - set(known))
         if foreign:
-            raise ArtifactError(f"{path} asks for {', '.join(foreign)}: nothing of it was run, and the file is not read")
+            raise ArtifactError(
+                f"{path} asks for {', '.join(foreign)}: nothing of it was run, and the file is not read"
+            )
         stand_ins = [(type("StandIn", (StandIn,), {"origin": name}), name) for name in known]
         with safe_globals(list(stand_ins)):
             return torch.load(path, map_location="cpu", weights_only=True)
