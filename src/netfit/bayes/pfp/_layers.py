@@ -64,7 +64,7 @@ def conv2d(x: Value, weight: Value, bias: Value = None, *settings: Any, **named:
 @register_moment_rule(aten.batch_norm)
 def batch_norm(
     x: Gaussian, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, training: bool,
-    momentum: float, eps: float, cudnn: bool = False,
+    momentum: float, eps: float, _cudnn: bool = False,
 ) -> Gaussian:  # fmt: skip
     """A fixed affine map per channel."""
     if training:
@@ -78,7 +78,7 @@ def batch_norm(
 @register_moment_rule(aten.layer_norm)
 def layer_norm(
     x: Gaussian, shape: list[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5,
-    cudnn: bool = False,
+    _cudnn: bool = False,
 ) -> Gaussian:  # fmt: skip
     """Layer norm whose own scale is taken at its expectation: E[spread] = spread of means + mean of variances."""
     dims = tuple(range(-len(shape), 0))
