@@ -120,7 +120,7 @@ def _made(
     kind: str, name: str, train: NDArray[np.float32], test: NDArray[np.float32], label: NDArray[np.uint8],
     causes: tuple[tuple[int, int, tuple[int, ...]], ...], source: Source,
 ) -> Series:  # fmt: skip
-    clock = np.arange(len(test)) * _STEP_S[kind]
+    clock = np.arange(len(test), dtype=np.float64) * _STEP_S[kind]
     channels = tuple(f"m{i:02d}" for i in range(test.shape[1]))
     return Series(f"{kind}:{name}", train, test, label, clock, channels, causes, source.licence, source.where)
 
