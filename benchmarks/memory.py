@@ -22,7 +22,16 @@ from torch.utils.checkpoint import checkpoint
 from benchmarks._common import interleave, median_ratio, record
 from benchmarks.systolic import Bottleneck
 from netfit import data
-from netfit.memory import BudgetError, TrainingStep, compress_saved, compressed_saved, grad_fidelity, measure, plan
+from netfit.memory import (
+    BudgetError,
+    TrainingStep,
+    compress_saved,
+    compressed_saved,
+    grad_fidelity,
+    measure,
+    plan,
+    tune_allocator,
+)
 from netfit.memory.codecs import BlockSparse, weight_gradient
 from netfit.models import build
 from netfit.models._resmlp import ResMLPBlock
@@ -263,6 +272,7 @@ def main() -> None:
     options.add_argument("--only", choices=list(PARTS), action="append")
     chosen, _ = options.parse_known_args()  # python -m benchmarks memory has words of its own
     torch.set_num_threads(1)
+    tune_allocator()  # a measured child inherits this process's heap, and resident sets would count its holes
     torch.manual_seed(0)
     rows: Rows = []
     called, parts = "memory" + ("_small" if chosen.small else ""), chosen.only or list(PARTS)

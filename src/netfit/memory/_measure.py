@@ -24,7 +24,8 @@ class MemoryReport:
 
     Args:
         peak: most bytes of torch's allocator at once, those that stay from step to step (`held`) included.
-        process_peak: the same from the resident set of a process of its own; None when it was not isolated.
+        process_peak: the same from the resident set of a process of its own; None when it was not isolated. It inherits
+            the heap of this one: after training here, holes are counted too, unless `tune_allocator` came first.
         held: bytes of parameters, buffers, optimizer and batch; empty for a plain function.
         saved: bytes at the end of the forward pass, most of which the backward pass reads; None for a plain function.
         seconds: least CPU time of a step with one thread.
