@@ -26,8 +26,8 @@ def policy_of(bits: str) -> Policy:
     Raises:
         ConfigError: no such precision.
 
-    >>> [bits for bits in BITS if policy_of(bits)["hidden1"] == policy_of("w1a8")["hidden1"]]
-    ['w1a8', 'w1a2', 'w1a1']
+    >>> policy_of("w1a2")["hidden1"] == policy_of("w1a8")["hidden1"]
+    True
     """
     if bits not in BITS:
         raise ConfigError(f"unknown precision {bits!r} of a mask network; {did_you_mean(bits, BITS)}")
