@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from netfit.errors import NetfitError
-from netfit.surgery import Policy
+from netfit.surgery import Policy, Quantize
 from netfit.targets import CostTable, DeviceSpec, Target
 from netfit.workload import trace
 
@@ -105,6 +105,8 @@ class TargetContract:
         assert target.channel_step >= 1, "the channel step is less than one"
         for kind in ("conv2d", "linear"):
             assert target.precisions(kind), f"no precision for {kind}"
+            for name in target.precisions(kind):
+                Quantize.of(name)  # raises unless a policy can ask for it
 
     def test_an_input_that_does_not_fit(self, target: Target) -> None:
         """It is a NetfitError, not a traceback from below."""

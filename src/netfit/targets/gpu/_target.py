@@ -24,7 +24,7 @@ __all__ = ["GPU", "KernelExplanation", "from_text"]
 
 FloatArray = NDArray[np.float64]
 _LAYERS = frozenset({"conv1d", "conv2d", "conv3d", "linear"})
-_LADDER = ("fp32", "bf16", "fp16", "int8")
+_LADDER = ("fp32", "bf16", "int8")  # what a policy can ask for
 COVERAGE = 0.9
 
 
