@@ -1,4 +1,6 @@
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -143,3 +145,22 @@ def test_what_cannot_be_embedded(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ortools.sat.python.cp_model", None)
     with pytest.raises(MissingExtraError, match=r"netfit\[pipeline\]"):
         embed(TINY)
+
+
+INTERRUPTED = """
+import os, signal, time
+from netfit.compile._sizes import ConvSizes
+from netfit.compile.embed import embed, scalar
+signal.signal(signal.SIGINT, signal.default_int_handler)
+embed(ConvSizes(1, 1, 8, 8, 1, 3, 3))
+scalar.solutions(ConvSizes(1, 2, 3, 3, 2, 2, 2), (1, 2, 2))
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+except KeyboardInterrupt:
+    raise SystemExit(7)
+"""
+
+
+def test_the_solver_leaves_interrupts_alone():
+    assert subprocess.run([sys.executable, "-c", INTERRUPTED], check=False).returncode == 7

@@ -135,6 +135,7 @@ class _Model:
         self.model.minimize(goal)
         solver = self.cp.CpSolver()
         solver.parameters.num_workers = 1
+        solver.parameters.catch_sigint_signal = False  # its own handler would stay, and Ctrl-C kill the caller
         solver.parameters.max_time_in_seconds = max(0.1, deadline - time.monotonic())
         status = solver.solve(self.model)
         if status not in (self.cp.OPTIMAL, self.cp.FEASIBLE):

@@ -79,6 +79,7 @@ def solutions(sizes: ConvSizes, core: tuple[int, int, int], ordered: bool = True
     solver = cp.CpSolver()
     solver.parameters.enumerate_all_solutions, solver.parameters.num_workers = True, 1
     solver.parameters.max_time_in_seconds = limit_s
+    solver.parameters.catch_sigint_signal = False  # its own handler would stay, and Ctrl-C kill the caller
     if solver.solve(model, collector) not in (cp.OPTIMAL, cp.INFEASIBLE):
         raise JobError(f"{sizes}: {len(collector.found)} embeddings of {core} in {limit_s} s, and there may be more")
     return sorted(collector.found)
