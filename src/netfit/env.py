@@ -3,13 +3,17 @@
 Versions are read from the packages' metadata, so a fingerprint imports nothing heavy.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import os
 import platform
 import subprocess
+import warnings
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any
@@ -17,7 +21,7 @@ from typing import Any
 from ._version import __version__
 from .errors import ConfigError
 
-__all__ = ["caches", "digest", "fingerprint", "host_id", "jsonable"]
+__all__ = ["caches", "digest", "fingerprint", "host_id", "jsonable", "quiet"]
 
 _PACKAGES = ("torch", "numpy", "openvino", "onnx", "onnxruntime", "optuna", "torch-pruning")
 
@@ -198,3 +202,21 @@ def _git_output(where: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None  # no git, no repository, or no commit yet
     return done.stdout
+
+
+@contextlib.contextmanager
+def quiet(logger: str) -> Iterator[None]:
+    """Silence a library that logs and warns of its own internals; nothing there is the user's to mend.
+
+    Args:
+        logger: such as ``"torch.onnx"``.
+    """
+    found = logging.getLogger(logger)
+    level = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        found.setLevel(level)

@@ -5,19 +5,17 @@ parameters, and nodes like the call site they belong to. Runtimes keep node name
 is what makes the executed precision of a layer readable afterwards.
 """
 
-import contextlib
-import logging
 import operator
 import re
-import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from netfit.env import quiet
 from netfit.errors import UnsupportedLayerError, require
 from netfit.workload import export_program
 
@@ -33,7 +31,7 @@ def lower(program: torch.export.ExportedProgram, name: str) -> Any:
         # What decomposes an operator of several results keeps no name for the first of them.
         first = next((u.name for u in node.users if u.target is operator.getitem and u.args[1] == 0), node.name)
         node.meta["custom"] = {"value": first, **(node.meta.get("custom") or {})}
-    with quiet():
+    with quiet("torch.onnx"):
         try:
             exported = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)
         except torch.onnx.OnnxExporterError as e:
@@ -138,17 +136,3 @@ def _name_batch(graph: Any) -> None:
                 dim.dim_param = "batch"
     for initializer in graph.initializer:
         del initializer.metadata_props[:]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the exporter: it logs absent optional packages and warns of its own deprecations."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

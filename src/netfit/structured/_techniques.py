@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import nn
 
-from netfit.errors import ConfigError, PolicyConflict, UnsupportedLayerError, did_you_mean
+from netfit.errors import ConfigError, UnsupportedLayerError, did_you_mean
 from netfit.surgery import Site, Stage, Technique
 
 from ._chain import KSChain, power_of_two
@@ -45,32 +45,13 @@ class Structure(Technique):
     def rewrite(
         cls, model: nn.Module, chosen: Mapping[Site, Self], example_inputs: tuple[torch.Tensor, ...]
     ) -> nn.Module:
-        """Replace every chosen layer; one that is used in several places is replaced in all of them.
+        """Replace every chosen layer; see `Technique.swap_layers`."""
+        return cls.swap_layers(model, chosen, cls._checked)
 
-        Raises:
-            PolicyConflict: one layer is given two settings.
-            UnsupportedLayerError: a place is no layer of its own, or has no such form.
-        """
-        wanted: dict[str, Self] = {}
-        for site, technique in chosen.items():
-            if wanted.setdefault(site.name, technique) != technique:
-                raise PolicyConflict(f"the calls of {site.name!r} share one weight: give them the same {cls.name}")
-        modules = dict(model.named_modules())
-        new: dict[nn.Module, nn.Module] = {}
-        for name, technique in wanted.items():
-            old = modules.get(name)
-            if type(old) not in (nn.Linear, nn.Conv2d) or old is None:
-                what = "no layer of its own" if old is None else f"a {type(old).__name__}"
-                raise UnsupportedLayerError(f"{cls.name} replaces nn.Linear and nn.Conv2d; {name!r} is {what}")
-            try:
-                new[old] = technique.layer(old)
-            except (ConfigError, UnsupportedLayerError) as e:
-                raise UnsupportedLayerError(f"{name!r} cannot become {cls.name}: {e}") from e
-        for module in list(model.modules()):
-            for key, child in list(module._modules.items()):  # named_children() names a shared one once
-                if child in new:
-                    setattr(module, key, new[child])
-        return new.get(model, model)
+    def _checked(self, old: nn.Module) -> nn.Module:
+        if type(old) not in (nn.Linear, nn.Conv2d):
+            raise UnsupportedLayerError(f"{self.name} replaces nn.Linear and nn.Conv2d, not a {type(old).__name__}")
+        return self.layer(old)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from importlib.metadata import entry_points
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import nn
 
-from netfit.errors import ConfigError, did_you_mean
+from netfit.errors import ConfigError, PolicyConflict, UnsupportedLayerError, did_you_mean
 from netfit.workload import CallSites
 
 __all__ = ["Site", "Stage", "Technique", "known_techniques", "sites", "technique"]
@@ -107,6 +107,38 @@ class Technique(ABC):
             chosen: what the policy says for each site of a kind in `kinds`.
             example_inputs: tensors the model can be run with.
         """
+
+    @classmethod
+    def swap_layers(
+        cls, model: nn.Module, chosen: Mapping[Site, Self], layer: Callable[[Self, nn.Module], nn.Module]
+    ) -> nn.Module:
+        """Replace every chosen layer by `layer(technique, old)`; one used in several places in all of them.
+
+        This is the `rewrite` of a technique that swaps modules.
+
+        Raises:
+            PolicyConflict: one layer is given two settings.
+            UnsupportedLayerError: a place is no layer of its own, or has no such form.
+        """
+        wanted: dict[str, Self] = {}
+        for site, one in chosen.items():
+            if wanted.setdefault(site.name, one) != one:
+                raise PolicyConflict(f"the calls of {site.name!r} share one weight: give them the same {cls.name}")
+        modules = dict(model.named_modules())
+        new: dict[nn.Module, nn.Module] = {}
+        for name, one in wanted.items():
+            old = modules.get(name)
+            if old is None:
+                raise UnsupportedLayerError(f"{name!r} is no layer of its own: {cls.name} replaces layers")
+            try:
+                new[old] = layer(one, old)
+            except (ConfigError, UnsupportedLayerError) as e:
+                raise UnsupportedLayerError(f"{name!r} cannot become {cls.name}: {e}") from e
+        for module in list(model.modules()):
+            for key, child in list(module._modules.items()):  # named_children() names a shared one once
+                if child in new:
+                    setattr(module, key, new[child])
+        return new.get(model, model)
 
     def settings(self) -> dict[str, Any]:
         """Fields that differ from their defaults, as plain values for a policy file."""

@@ -4,8 +4,6 @@ The exported graph gives shapes and edges; `CallSites` gives every node its call
 policies, noise and measurements use on the live model.
 """
 
-import logging
-import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -14,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from netfit.env import quiet
 from netfit.errors import ConfigError, UnsupportedLayerError
 
 from ._callsites import CallSite, CallSites, canonical
@@ -76,7 +75,7 @@ def export_program(
     _check_runs(model, example_inputs)
     shapes = tuple({0: torch.export.Dim("batch")} for _ in example_inputs) if dynamic_batch else None
     sites = CallSites(model, _annotate)
-    with _evaluation(model), _quiet(), torch.no_grad(), torch.fx.traceback.preserve_node_meta(), sites:
+    with _evaluation(model), quiet("torch.export"), torch.no_grad(), torch.fx.traceback.preserve_node_meta(), sites:
         try:
             return torch.export.export(model, example_inputs, dynamic_shapes=shapes, strict=False)
         except Exception as e:  # torch.export raises many unrelated types for "this cannot be exported"
@@ -116,20 +115,6 @@ def _evaluation(model: nn.Module) -> Any:
     finally:
         for module, training in modes:
             module.training = training
-
-
-@contextmanager
-def _quiet() -> Any:
-    """Export warns about its own internals; nothing there is the user's to mend."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def from_program(program: torch.export.ExportedProgram) -> Workload:

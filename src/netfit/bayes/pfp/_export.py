@@ -1,14 +1,11 @@
 """The pass as an ONNX file."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from netfit.env import quiet
 from netfit.errors import ConfigError, UnsupportedLayerError, require
 from netfit.io import write_bytes
 
@@ -45,7 +42,7 @@ def onnx_proto(pfp: PFP, samples: int = 0, batch_size: int | None = None) -> Any
     example = torch.zeros(batch_size or 2, *pfp.shape)
     shapes = None if batch_size else {"x": {0: torch.export.Dim("batch")}}
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet("torch.onnx"):
             program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
             made = torch.onnx.export(
                 program, dynamo=True, optimize=True, input_names=["x"], output_names=names, verbose=False
@@ -55,17 +52,3 @@ def onnx_proto(pfp: PFP, samples: int = 0, batch_size: int | None = None) -> Any
         raise UnsupportedLayerError(f"the pass has no ONNX form: {reason}") from e
     assert made is not None
     return made.model_proto
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter tells of packages it could use; nothing there is the user's to mend."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -162,32 +162,24 @@ class BayesLinear(BayesLayer, nn.Linear):
         return F.linear(x, weight, bias)
 
 
-class BayesConv1d(BayesLayer, nn.Conv1d):
+class _Convolution(BayesLayer):
+    def __init__(
+        self, *args: Any, prior_std: float = 1.0, init_std: float = 0.02, estimator: Estimator = "local", **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.make_bayesian(*check_settings(prior_std, init_std, estimator))
+
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution, padded as torch's own layer pads."""
+        return cast(Tensor, self._conv_forward(x, weight, bias))  # type: ignore[operator]
+
+
+class BayesConv1d(_Convolution, nn.Conv1d):
     """`nn.Conv1d` with Gaussian weights; `prior_std`, `init_std` and `estimator` as for `BayesLinear`."""
 
-    def __init__(
-        self, *args: Any, prior_std: float = 1.0, init_std: float = 0.02, estimator: Estimator = "local", **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.make_bayesian(*check_settings(prior_std, init_std, estimator))
 
-    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The convolution."""
-        return F.conv1d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-
-
-class BayesConv2d(BayesLayer, nn.Conv2d):
+class BayesConv2d(_Convolution, nn.Conv2d):
     """`nn.Conv2d` with Gaussian weights; `prior_std`, `init_std` and `estimator` as for `BayesLinear`."""
-
-    def __init__(
-        self, *args: Any, prior_std: float = 1.0, init_std: float = 0.02, estimator: Estimator = "local", **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.make_bayesian(*check_settings(prior_std, init_std, estimator))
-
-    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The convolution."""
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 _CLASSES: dict[type[nn.Module], type[BayesLayer]] = {

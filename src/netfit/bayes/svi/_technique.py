@@ -7,10 +7,9 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import nn
 
-from netfit.errors import PolicyConflict, UnsupportedLayerError
 from netfit.surgery import Policy, Site, Stage, Technique, apply
 
-from ._layers import BayesLayer, Estimator, check_settings, from_layer
+from ._layers import Estimator, check_settings, from_layer
 
 __all__ = ["Bayesian", "to_bayesian"]
 
@@ -46,30 +45,10 @@ class Bayesian(Technique):
     def rewrite(
         cls, model: nn.Module, chosen: Mapping[Site, Self], example_inputs: tuple[torch.Tensor, ...]
     ) -> nn.Module:
-        """Replace every chosen layer; one that is used in several places is replaced in all of them.
-
-        Raises:
-            PolicyConflict: one layer is given two settings.
-            UnsupportedLayerError: a place is no layer of its own, or has no Bayesian form.
-        """
-        wanted: dict[str, Self] = {}
-        for site, technique in chosen.items():
-            if wanted.setdefault(site.name, technique) != technique:
-                raise PolicyConflict(f"the calls of {site.name!r} share one weight: give them the same {cls.name}")
-        modules = dict(model.named_modules())
-        new: dict[nn.Module, BayesLayer] = {}
-        for name, own in wanted.items():
-            if (old := modules.get(name)) is None:
-                raise UnsupportedLayerError(f"{name!r} is no layer of its own: bayesian replaces layers")
-            try:
-                new[old] = from_layer(old, own.prior_std, own.init_std, own.estimator)
-            except UnsupportedLayerError as e:
-                raise UnsupportedLayerError(f"{name!r} cannot become bayesian: {e}") from e
-        for module in list(model.modules()):
-            for key, child in list(module._modules.items()):  # named_children() names a shared one once
-                if child in new:
-                    setattr(module, key, new[child])
-        return new.get(model, model)
+        """Replace every chosen layer; see `Technique.swap_layers`."""
+        return cls.swap_layers(
+            model, chosen, lambda own, old: from_layer(old, own.prior_std, own.init_std, own.estimator)
+        )
 
 
 def to_bayesian(model: nn.Module, *example_inputs: torch.Tensor, policy: Policy | None = None) -> nn.Module:
