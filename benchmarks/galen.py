@@ -72,7 +72,7 @@ def main(words: Sequence[str] = ()) -> None:
         for goal in options.targets
         for method in options.methods
     ]
-    name = "galen" if options.full else "galen_quick"
+    name = f"galen_{options.net}"
     record(
         name,
         [{k: v for k, v in row.items() if k != "yardstick"} for row in rows],

@@ -101,7 +101,7 @@ def _done(job: Job, options: argparse.Namespace, run: Run) -> dict[str, Any]:
             except Exception as e:  # another tool may raise anything
                 print(f"{name}: {type(e).__name__}: {str(e)[:200]}", file=sys.stderr, flush=True)
                 return None
-            return _judged(net, run.path / "networks" / name, job, evaluator, gauge)
+            return judged(net, run.path / "networks" / name, job, evaluator, gauge)
 
         found = memo.call([options.peer, name], judge)
         if found is None:
@@ -122,7 +122,7 @@ def _done(job: Job, options: argparse.Namespace, run: Run) -> dict[str, Any]:
     return result
 
 
-def _judged(net: nn.Module, place: Path, job: Job, evaluator: Evaluator, gauge: Meter) -> dict[str, Any]:
+def judged(net: nn.Module, place: Path, job: Job, evaluator: Evaluator, gauge: Meter) -> dict[str, Any]:
     """Score and cost of a pruned network in int8, as netfit's candidates get them; its weights are kept."""
     shutil.rmtree(place, ignore_errors=True)
     write_artifact(place, {}, {n: t.contiguous() for n, t in net.state_dict().items()})
@@ -161,20 +161,25 @@ Networks = Iterator[tuple[str, Callable[[], nn.Module]]]
 
 
 def torch_pruning(base: nn.Module, job: Job, evaluator: Evaluator, run: Run) -> Networks:
-    """One network a trial: a global ranking by group magnitude, cut at rising ratios."""
+    """One network a trial."""
+    return torch_pruning_cuts(base, job.example[0], job.settings.trials)
+
+
+def torch_pruning_cuts(base: nn.Module, example: torch.Tensor, trials: int) -> Networks:
+    """A global ranking by group magnitude, cut at rising ratios."""
     import torch_pruning as tp
 
     def pruned(ratio: float) -> nn.Module:
         net = copy.deepcopy(base)
         last = [m for m in net.modules() if isinstance(m, nn.Linear)][-1:]
         tp.pruner.MagnitudePruner(
-            net, job.example[0], tp.importance.GroupMagnitudeImportance(p=1), global_pruning=True,
+            net, example, tp.importance.GroupMagnitudeImportance(p=1), global_pruning=True,
             pruning_ratio=ratio, max_pruning_ratio=0.95, ignored_layers=last, round_to=ROUND_TO,
         ).step()  # fmt: skip
         return net.eval()
 
-    for i in range(job.settings.trials):
-        ratio = 0.05 + 0.9 * i / max(1, job.settings.trials - 1)
+    for i in range(trials):
+        ratio = 0.05 + 0.9 * i / max(1, trials - 1)
         yield f"ratio-{ratio:.4f}", lambda ratio=ratio: pruned(ratio)
 
 
