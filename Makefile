@@ -8,7 +8,7 @@ WHEELS := $(or $(PIP_FIND_LINKS),$(shell $(PY) -m pip config get global.find-lin
 TORCH := $(if $(WHEELS),--find-links $(WHEELS),--torch-backend=cpu)
 WORKERS ?= 2
 
-.PHONY: help setup demo fmt lint types test test-all kill-test check bench peers data-check wheel-test clean
+.PHONY: help claims setup demo fmt lint types test test-all kill-test check bench peers data-check wheel-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,9 @@ bench: setup  ## run the benchmarks; results go to benchmarks/results
 peers: | $(BIN)/uv  ## install the peers netfit is compared with, in their own environment
 	$(PY) -m venv .venv-peers
 	$(BIN)/uv pip install -q --python .venv-peers/bin/python $(TORCH) -c constraints.txt -r benchmarks/peers.txt -e ".[export]"
+
+claims: setup  ## write docs/claims.md from the result files of the benchmarks
+	$(BIN)/python scripts/claims.py
 
 data-check: setup  ## check the data sets in $$NETFIT_DATA against their known floors
 	$(BIN)/python -m benchmarks.data_check
