@@ -8,7 +8,7 @@ WHEELS := $(or $(PIP_FIND_LINKS),$(shell $(PY) -m pip config get global.find-lin
 TORCH := $(if $(WHEELS),--find-links $(WHEELS),--torch-backend=cpu)
 WORKERS ?= 2
 
-.PHONY: help claims setup demo fmt lint types test test-all kill-test check bench peers data-check wheel-test clean
+.PHONY: help claims setup demo fmt lint types test test-all kill-test check bench peers data-check docs wheel-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,10 @@ claims: setup  ## write docs/claims.md from the result files of the benchmarks
 
 data-check: setup  ## check the data sets in $$NETFIT_DATA against their known floors
 	$(BIN)/python -m benchmarks.data_check
+
+docs: setup  ## build the documentation into build/docs; a warning is an error
+	$(BIN)/uv pip install -q --python $(BIN)/python $(TORCH) -c constraints.txt -e ".[$(EXTRAS),docs]"
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 wheel-test: setup  ## build the wheel, install it in a fresh environment, run the tests against it
 	rm -rf build/wheel && $(BIN)/uv build -q --wheel -o build/wheel

@@ -20,7 +20,8 @@ class TargetContract:
     Targets that compute (every kind but ``"measured"``) must answer the same question with the same numbers;
     measured ones are spared the comparisons of times, never those of form.
 
-    Example:
+    Example::
+
         class TestBoard(TargetContract):
             @pytest.fixture
             def target(self):

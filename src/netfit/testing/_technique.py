@@ -20,7 +20,8 @@ class TechniqueContract:
     Attributes:
         pattern: sites the technique is applied to; those of kinds it cannot handle are left out.
 
-    Example:
+    Example::
+
         class TestHalve(TechniqueContract):
             @pytest.fixture
             def technique(self):
