@@ -56,6 +56,7 @@ bench: setup  ## run the benchmarks; results go to benchmarks/results
 peers: | $(BIN)/uv  ## install the peers netfit is compared with, in their own environment
 	$(PY) -m venv .venv-peers
 	$(BIN)/uv pip install -q --python .venv-peers/bin/python $(TORCH) -c constraints.txt -r benchmarks/peers.txt -e ".[export]"
+	$(BIN)/uv pip install -q --python .venv-peers/bin/python --no-deps -r benchmarks/peers_bare.txt
 
 claims: setup  ## write docs/claims.md from the result files of the benchmarks
 	$(BIN)/python scripts/claims.py
