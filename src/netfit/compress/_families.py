@@ -22,9 +22,9 @@ from ._groups import plan_channels
 from ._prune import Prune
 from ._space import SearchSpace
 
-__all__ = ["Family", "family", "family_policy", "uniform_precision"]
+__all__ = ["Family", "check_precision", "family", "family_policy", "uniform_precision"]
 
-NAMES = ("uniform-int8", "uniform-bf16", "uniform-w4a8", "magnitude", "learned", "distillation")
+NAMES = ("uniform-int8", "uniform-bf16", "uniform-w4a8", "magnitude", "magnitude-0.5", "learned", "distillation")
 PRUNED = 0.5  # share of the channels that a pruning family removes where no latency is given
 EDGE = "int8"  # of the first and the last layer under fewer than eight bits, as is customary
 _KINDS = ("conv1d", "conv2d", "conv3d", "linear")
@@ -37,7 +37,8 @@ class Family:
     Attributes:
         name: as asked for.
         precision: of every layer.
-        prunes: channels are removed until the latency is met.
+        prunes: channels are removed.
+        removes: the share of them; None removes as many as the latency asks for.
         learned: which, and how many of each group, is learned in training instead of read off the weights.
         taught: the uncompressed network teaches the smaller one.
         fresh: the smaller network starts from new weights.
@@ -47,6 +48,7 @@ class Family:
     name: str
     precision: str = "fp32"
     prunes: bool = False
+    removes: float | None = None
     learned: bool = False
     taught: bool = False
     fresh: bool = False
@@ -60,13 +62,14 @@ def family(name: str) -> Family:
         name: ``"uniform-<precision>"`` (int8, bf16, or w<bits>a<bits> down to one bit), ``"magnitude"`` (structured
             pruning by L1 norm), ``"learned"`` (structured pruning with trained gates), ``"distillation"`` (a narrower
             network trained anew, taught by the original), or the policy name of a technique, such as a structured
-            matrix, with its default settings.
+            matrix, with its default settings. A pruning method may be followed by the share of the channels that it
+            removes, and by the precision of what stays: ``"magnitude-0.5+int8"``.
 
     Raises:
-        ConfigError: no such method or precision.
+        ConfigError: no such method, share or precision.
 
-    >>> family("uniform-w4a8").precision, family("distillation").fresh
-    ('w4a8', True)
+    >>> family("uniform-w4a8").precision, family("distillation").fresh, family("learned-0.25").removes
+    ('w4a8', True, 0.25)
     """
     if name.startswith("uniform-"):
         return Family(name, Quantize.of(name.removeprefix("uniform-")).precision)
@@ -75,19 +78,32 @@ def family(name: str) -> Family:
         "learned": Family(name, prunes=True, learned=True),
         "distillation": Family(name, prunes=True, taught=True, fresh=True),
     }
-    if name in known:
-        return known[name]
+    method, plus, precision = name.partition("+")
+    word, dash, share = method.partition("-")
+    if word in known:
+        removes = _share(name, share) if dash else None
+        return replace(known[word], removes=removes, precision=Quantize.of(precision).precision if plus else "fp32")
     try:
         return Family(name, replaces=Policy.from_dict({"*": {name: {}}}))
     except ConfigError:
         raise ConfigError(f"no family and no technique is called {name!r}; {did_you_mean(name, NAMES)}") from None
 
 
+def _share(name: str, text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise ConfigError(f"family {name!r}: {text!r} is no share of the channels, such as 0.5")
+    return share
+
+
 def family_policy(name: str, model: nn.Module, *example_inputs: torch.Tensor) -> Policy:
     """A method as the policy of one network, as far as no training decides it.
 
     Args:
-        name: as for `family`; ``"magnitude"`` removes half of the channels of every group.
+        name: as for `family`; ``"magnitude"`` alone removes half of the channels of every group.
         model: the uncompressed network.
         example_inputs: tensors it can be run with.
 
@@ -98,16 +114,16 @@ def family_policy(name: str, model: nn.Module, *example_inputs: torch.Tensor) ->
     found = family(name)
     if found.learned or found.fresh:
         raise ConfigError(f"family {name!r} is a way of training and no policy: netfit compress --family {name}")
-    entries: dict[str, Technique]
     if found.replaces is not None:
         return found.replaces
+    entries: dict[str, list[Technique]] = {}
     if found.prunes:
         groups = plan_channels(model, *example_inputs).free
-        entries = {g.layers[0]: Prune(sparsity=PRUNED) for g in groups if g.layers}
-    else:
+        entries = {g.layers[0]: [Prune(sparsity=found.removes or PRUNED)] for g in groups if g.layers}
+    if not found.prunes or (entries and found.precision != "fp32"):
         layers = [op for op in trace(model, *example_inputs) if op.kind in _KINDS and "weight" in op.params]
-        precisions = _at_edges(layers, found.precision)
-        entries = {layer: Quantize.of(p) for layer, p in precisions.items()}
+        for layer, precision in _at_edges(layers, found.precision).items():
+            entries.setdefault(layer, []).append(Quantize.of(precision))
     if not entries:
         raise UnsupportedLayerError(f"family {name!r} finds no layer it can act on in this network")
     return Policy(entries)
@@ -122,18 +138,26 @@ def uniform_precision(space: SearchSpace, precision: str, target: Target, ignore
     Raises:
         ConfigError: the target does not run it; the message lists what it runs.
     """
-    bits = Quantize.of(precision)
     layers = [op for op in space.layers() if not any(fnmatchcase(op.name, p) for p in ignore)]
     for op in layers:
-        offered = target.precisions(op.kind)
-        emulated = max(bits.weight_bits, bits.act_bits) <= 8 and "int8" in offered
-        if precision not in offered and not emulated:
-            raise ConfigError(
-                f"{target.spec.name} does not run {op.kind} layers such as {op.name!r} at {precision}; "
-                f"it runs {', '.join(offered)}"
-            )
+        check_precision(target, op, precision)
     chosen = _at_edges(layers, precision)
     return replace(space, precisions={n: (chosen.get(n, p[0]),) for n, p in space.precisions.items()})
+
+
+def check_precision(target: Target, op: Op, precision: str) -> None:
+    """Refuse a precision that a target runs a layer neither in nor in the int8 that holds it.
+
+    Raises:
+        ConfigError: it does not; the message lists what it runs.
+    """
+    bits, offered = Quantize.of(precision), target.precisions(op.kind)
+    emulated = max(bits.weight_bits, bits.act_bits) <= 8 and "int8" in offered
+    if precision not in offered and not emulated:
+        raise ConfigError(
+            f"{target.spec.name} does not run {op.kind} layers such as {op.name!r} at {precision}; "
+            f"it runs {', '.join(offered)}"
+        )
 
 
 def _at_edges(layers: Sequence[Op], precision: str) -> dict[str, str]:

@@ -74,29 +74,33 @@ def by_search(job: "Job", space: SearchSpace, base: nn.Module, gauge: Meter) -> 
 def by_family(job: "Job", chosen: Family, space: SearchSpace, base: nn.Module, gauge: Meter) -> Found:
     """What a classic method makes of the network: nothing is searched but the width that meets the goal."""
     if chosen.replaces is not None:
-        return _replaced(job, chosen.replaces, space, base, gauge)
+        return _replaced(job, chosen, chosen.replaces, space, base, gauge)
     space = uniform_precision(space, chosen.precision, job.target, job.settings.ignore)
     if not chosen.prunes:
         full = replace(space, steps={g: s[-1:] for g, s in space.steps.items()})
         evaluator = job.evaluator(base, full)
-        candidate = full.candidate({})
-        network = evaluator.build(candidate)
+        network = evaluator.build(full.candidate({}))
         row = _row(job, evaluator.score(network), gauge, network)
-        return _trained(job, full, network, row, base)
-    space = job.stepped(space, base, gauge, job.target)
+        return _trained(job, chosen, full, network, row, base)
+    space = job.stepped(space, base, gauge, job.target) if chosen.removes is None else space
     start, gates = _with_gates(job, base, space) if chosen.learned else (base, {})
     evaluator = job.evaluator(start, space, {name: gate.abs() for name, gate in gates.items()})
-    at = (lambda share: ranked_candidate(space, gates, share)) if gates else None
+
+    def at(share: float) -> Candidate:
+        return ranked_candidate(space, gates, share) if gates else space.uniform(share)
+
+    if chosen.removes is not None:
+        candidate = at(1 - chosen.removes)
+        network = evaluator.build(candidate)
+        row = _row(job, evaluator.score(network), gauge, network, space.params(candidate))
+        return _trained(job, chosen, space, network, row, base)
     search = job.search(evaluator, gauge, job.target, job.run.path, sampler="uniform", at=at)
     rows = search.run(job.settings.trials)
     (row, *_), met = promoted(rows, 1)
     network = evaluator.build(space.candidate(row.params))
     if not met:
         return _kept(space, network, row, rows, search, {})
-    if chosen.fresh:
-        _forget(network, derive(job.run.seed, "student"))
-    _, network, history = job.ladder(chosen.taught).finish([row], lambda _: network, base)
-    return _kept(space, network, row, rows, search, history)
+    return replace(_trained(job, chosen, space, network, row, base), rows=rows, search=search)
 
 
 def _kept(
@@ -106,21 +110,25 @@ def _kept(
     return Found(space, candidate, space.policy(candidate), network, history, rows, row.number, search)
 
 
-def _row(job: "Job", score: float, gauge: Meter, network: nn.Module) -> Row:
+def _row(job: "Job", score: float, gauge: Meter, network: nn.Module, params: Mapping[str, Any] | None = None) -> Row:
     """The only trial of a method that leaves no choice."""
     cost = job.run.stage("family", lambda: asdict(gauge.cost(network)))
     excess = {"latency": cost["ratio"] - job.goal * gauge.margin}
-    return Row(0, "complete", {}, job.run.seed, score, excess, {"cost": cost}, None, job.settings.family, None)
+    point = dict(params or {})
+    return Row(0, "complete", point, job.run.seed, score, excess, {"cost": cost}, None, job.settings.family, None)
 
 
-def _trained(job: "Job", space: SearchSpace, network: nn.Module, row: Row, base: nn.Module) -> Found:
+def _trained(job: "Job", chosen: Family, space: SearchSpace, network: nn.Module, row: Row, base: nn.Module) -> Found:
+    """The network retrained, unless it misses its goal; from new weights where the method asks for it."""
     history: Mapping[str, Any] = {}
     if row.feasible or job.goal == 1:
-        _, network, history = job.ladder(taught=False).finish([row], lambda _: network, base)
+        if chosen.fresh:
+            _forget(network, derive(job.run.seed, "student"))
+        _, network, history = job.ladder(chosen.taught).finish([row], lambda _: network, base)
     return _kept(space, network, row, [row], None, history)
 
 
-def _replaced(job: "Job", policy: Policy, space: SearchSpace, base: nn.Module, gauge: Meter) -> Found:
+def _replaced(job: "Job", chosen: Family, policy: Policy, space: SearchSpace, base: nn.Module, gauge: Meter) -> Found:
     network = apply(base, policy, *job.example).eval()
     if Quantization.of(network) is not None:
         calibrate(network, job.calibration().split(CALIBRATION_BATCH))
@@ -130,7 +138,7 @@ def _replaced(job: "Job", policy: Policy, space: SearchSpace, base: nn.Module, g
         precisions={n: p[:1] for n, p in space.precisions.items()},
     )
     row = _row(job, job.evaluator(base, fixed).score(network), gauge, network)
-    return replace(_trained(job, fixed, network, row, base), policy=policy)
+    return replace(_trained(job, chosen, fixed, network, row, base), policy=policy)
 
 
 def _with_gates(job: "Job", base: nn.Module, space: SearchSpace) -> tuple[nn.Module, dict[str, Tensor]]:

@@ -3,11 +3,12 @@
 Every stage leaves its result in the run directory, so a killed job goes on where it was.
 """
 
+import copy
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from netfit.runs import Run
 from netfit.seeding import derive, seed_everything
 from netfit.surgery import load, open_model, save
 from netfit.targets import Target, parse
-from netfit.train import fit
+from netfit.train import evaluate, fit
 
 from ._cost import HostMeter, Meter, meter
 from ._evaluate import Evaluator
@@ -79,8 +80,11 @@ def compress(
         raise ConfigError(f"latency must be a fraction of today's, above 0 and at most 1; got {latency}")
     if s.family and s.also:
         raise ConfigError(f"further targets are for searches, and family {s.family!r} is none")
-    if s.family and family(s.family).prunes and latency == 1:
-        raise ConfigError(f"family {s.family!r} removes channels until a latency is met: give one below 1")
+    if s.family and (chosen := family(s.family)).prunes and chosen.removes is None and latency == 1:
+        raise ConfigError(
+            f"family {s.family!r} removes channels until a latency is met: give one below 1, or a share, "
+            f"such as {s.family}-0.5"
+        )
     job = Job(model, data, target, latency, run, s, progress or (lambda stage, facts: None))
     return job.work()
 
@@ -93,6 +97,8 @@ class Job:
     ) -> None:
         self.spec, self.data, self.target, self.goal = spec, data, target, goal
         self.run, self.settings, self.progress = run, settings, progress
+        self.shared = run  # keeps the stages that the parts of a study have in common
+        self.taught: bool | None = None
         self.others = {text: parse(text) for text in settings.also}
         self.name = str(run.arguments.get("target", target.fingerprint().get("target", "target")))
         seed_everything(run.seed)
@@ -109,19 +115,41 @@ class Job:
         whole = datasets.load(data, "train")
         return whole.hold_out(min(HELD_OUT, len(whole) // 5), derive(self.run.seed, "held-out") % 2**31)
 
+    def part(self, run: Run, goal: float, settings: Settings, progress: Progress) -> Self:
+        """Another way to compress the same network: it shares all but its stages, and trains on labels alone."""
+        other = copy.copy(self)
+        other.run, other.goal, other.settings, other.progress = run, goal, settings, progress
+        other.taught = False
+        return other
+
     def work(self) -> dict[str, Any]:
         """Do the job; every stage is read back where it was done before."""
         if self.run.joined and self.settings.family:
             raise ConfigError(f"{self.run.path} is in use, and a family leaves nothing to help with: name another run")
+        space, base, gauge = self.prepared()
+        found = self.found(space, base, gauge)
+        if found is None:
+            return {"kind": "compress", "joined": True, "trials": self.settings.trials}
+        result = self.shipped(base, gauge, found)
+        self._judge(result, found)
+        return result
+
+    def prepared(self) -> tuple[SearchSpace, nn.Module, Meter]:
+        """What can be chosen, the uncompressed network, and what measures against it."""
         model, trained = self._open()
         # The structure is enough for the space, and what is wrong with it should not be found after the training.
         space = self.space(model, self.target)
         base = model if trained else self._trained(model)
-        gauge = self.meter(base, self.target)
-        chosen = family(self.settings.family) if self.settings.family else None
-        found = by_search(self, space, base, gauge) if chosen is None else by_family(self, chosen, space, base, gauge)
-        if found is None:
-            return {"kind": "compress", "joined": True, "trials": self.settings.trials}
+        return space, base, self.meter(base, self.target)
+
+    def found(self, space: SearchSpace, base: nn.Module, gauge: Meter) -> Found | None:
+        """The compressed network, retrained; None where the run is another process's."""
+        if self.settings.family is None:
+            return by_search(self, space, base, gauge)
+        return by_family(self, family(self.settings.family), space, base, gauge)
+
+    def shipped(self, base: nn.Module, gauge: Meter, found: Found) -> dict[str, Any]:
+        """Export, check, measure and test a compressed network, and write the result."""
         found.policy.save(self.run.path / "policy.toml")
         self.progress("deploy", {})
         result = self.run.stage("deploy", lambda: deployed(self, base, gauge, found))
@@ -130,7 +158,6 @@ class Job:
             both |= {name: self._other(name, target, base) for name, target in self.others.items()}
             result["also"] = self.run.stage("also", lambda: specialisation(both))
         self.run.write_result(result)
-        self._judge(result, found)
         return result
 
     # -- stages ------------------------------------------------------------------------------------------------
@@ -152,19 +179,19 @@ class Job:
 
     def _trained(self, model: nn.Module) -> nn.Module:
         """The network after training, from disk when it was trained before."""
-        place = self.run.path / "base"
+        place = self.shared.path / "base"
 
         def train() -> dict[str, Any]:
             r, epochs = self.recipe, self.settings.train_epochs or self.recipe.epochs
             history = fit(
                 model, self.train_set.tensors(), epochs=epochs, lr=r.lr, batch_size=r.batch_size,
                 weight_decay=r.weight_decay, seed=derive(self.run.seed, "base"), augment=r.augment,
-                checkpoint=self.run.path / "stages" / "base", progress=lambda f: self.progress("train", f),
+                checkpoint=self.shared.path / "stages" / "base", progress=lambda f: self.progress("train", f),
             )  # fmt: skip
             save(model, place, spec=self.spec, num_classes=self.classes, example_inputs=self.example)
             return {"loss": history.loss[-1]}
 
-        self.run.stage("base", train)
+        self.shared.stage("base", train)
         original, _ = open_model(self.spec, num_classes=self.classes, in_shape=self.shape)
         return load(place, model=original).model
 
@@ -173,7 +200,7 @@ class Job:
         self.progress("measure", {})
         gauge = meter(target, base, self.example)
         if isinstance(gauge, HostMeter):
-            gauge.use(self.run.stage(f"yardstick{name}", lambda: gauge.runtime))
+            gauge.use(self.shared.stage(f"yardstick{name}", lambda: gauge.runtime))
         return gauge
 
     def stepped(self, space: SearchSpace, base: nn.Module, gauge: Meter, target: Target, name: str = "") -> SearchSpace:
@@ -181,8 +208,12 @@ class Job:
         if target.kind != "measured" or all(len(steps) < 2 for steps in space.steps.values()):
             return space
         timed = Evaluator(base, space, self.calibration()[:TIMED], self.held)
-        found = self.run.stage(f"steps{name}", lambda: useful_steps(space, timed, gauge))
+        found = self.shared.stage(f"steps{name}", lambda: useful_steps(space, timed, gauge))
         return replace(space, steps={group: tuple(steps) for group, steps in found.items()})
+
+    def base_accuracy(self, base: nn.Module) -> float:
+        """Of the uncompressed network, on the test split."""
+        return float(self.shared.stage("accuracy", lambda: evaluate(base, *self.test_set.tensors())))
 
     def calibration(self) -> Tensor:
         """Training inputs for statistics and scales."""
@@ -214,6 +245,7 @@ class Job:
 
     def ladder(self, taught: bool = True) -> Ladder:
         """What retrains candidates of this job."""
+        taught = taught if self.taught is None else self.taught
         return Ladder(
             self.run, self.recipe, self.epochs, self.train_set, self.held, self.spec, taught, self.progress
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """What a finished job says: the deployed file, checked and measured, beside the uncompressed network."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +40,8 @@ def deployed(job: "Job", base: nn.Module, gauge: Meter, found: Found) -> dict[st
     small, space, candidate = found.network, found.space, found.candidate
     before, after = trace(base, *job.example), trace(plain(small), *job.example)
     final: dict[str, Any] = {"accuracy": evaluate(small, x, y), **_size(after)}
-    final["bytes"] = after.stored_bytes({n: Quantize.of(p).weight_bits for n, p in candidate.precision.items()})
+    weights = after.stored_bytes({n: Quantize.of(p).weight_bits for n, p in candidate.precision.items()})
+    final |= {"bytes": weights, "weight_bytes": weights}
     layers = _layers(space, candidate, before, after)
     substituted: list[dict[str, str]] = []
     why: dict[str, Any] = {}
@@ -49,11 +51,16 @@ def deployed(job: "Job", base: nn.Module, gauge: Meter, found: Found) -> dict[st
             {"name": f.name, "asked": f.asked, "executed": f.executed, "why": "chosen by the runtime"}
             for f in fidelity.substituted
         ]
+        memory = gauge.target.peak_memory(exported.path)
+        other = {s["name"]: s["executed"] for s in substituted}
         final |= {
             "accuracy_deployed": _file_accuracy(exported.path, gauge, x.numpy(), y.numpy()),
             "agreement": fidelity.agreement,
             "bytes": exported.path.stat().st_size,
-            "peak_bytes": gauge.target.peak_memory(exported.path).peak_bytes,
+            "peak_bytes": memory.peak_bytes,
+            "added_bytes": memory.added_bytes,
+            "asked": exported.report["layers"],
+            "executed": dict(Counter(other.get(name, asked) for name, asked in exported.asked.items())),
         }
         kernels = _add_times(layers, base, gauge, exported, substituted, Path(job.run.path))
         why = why_not_faster(layers, after, kernels, job.target.channel_step, space.steps)
@@ -75,7 +82,7 @@ def deployed(job: "Job", base: nn.Module, gauge: Meter, found: Found) -> dict[st
         "family": job.settings.family,
         "goal": {"latency": job.goal, "max_drop": drop / 100 if (drop := job.settings.max_drop) is not None else None},
         # the yardstick's time in the measurement that timed the result: an earlier one may have met another load
-        "base": {"accuracy": evaluate(base, x, y), "latency_s": cost.time_s / cost.ratio, **_size(before)},
+        "base": {"accuracy": job.base_accuracy(base), "latency_s": cost.time_s / cost.ratio, **_size(before)},
         "final": final,
         "yardstick": gauge.describe(),
         "layers": layers,

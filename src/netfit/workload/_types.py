@@ -1,6 +1,7 @@
 """What a network computes, as plain data: operators, tensors, and every operator as matrix products."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import prod
@@ -14,6 +15,7 @@ __all__ = ["Op", "TensorSpec", "Workload"]
 
 FORMAT = 1
 VIEWS = frozenset({"reshape", "flatten", "transpose", "slice", "identity", "dropout", "unsqueeze", "squeeze", "expand"})
+IN_PLACE = frozenset({"batch_norm", "relu", "relu6"})  # every runtime fuses these into what comes before them
 _ITEM_BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "bfloat16": 2, "float16": 2, "int16": 2}
 
 
@@ -145,6 +147,35 @@ class Workload(Sequence[Op]):
                 if p in op.trained:
                     found.setdefault(p.name, p.bytes if low is None else -(-p.numel * low // 8))
         return sum(found.values())
+
+    def peak_act_bytes(self, act_bits: Mapping[tuple[str, int], int] | None = None) -> int:
+        """Most bytes of activations alive at one time, the operators running one after the other.
+
+        A view is no tensor of its own, and normalisation and ReLU write over what nobody else reads.
+
+        Args:
+            act_bits: bits of the values an operator writes, by its key; as traced for all others.
+        """
+        bits = act_bits or {}
+        readers = Counter(t.name for op in self.ops for t in op.inputs)
+        owner = {t.name: t.name for t in self.inputs}
+        size = {t.name: t.bytes for t in self.inputs}
+        life = {t.name: [0, 0] for t in self.inputs}
+        for at, op in enumerate(self.ops):
+            for t in op.inputs:
+                life.get(owner.get(t.name, ""), [0, 0])[1] = at
+            source = op.inputs[0].name if op.inputs else ""
+            view = op.kind in VIEWS
+            reused = source in owner and (view or (op.kind in IN_PLACE and readers[source] == 1))
+            for t in op.outputs:
+                owner[t.name] = name = owner[source] if reused else t.name
+                life.setdefault(name, [at, at])[1] = at
+                if not (view and reused):
+                    size[name] = -(-t.numel * bits[op.key] // 8) if op.key in bits else t.bytes
+        for name in self.outputs:
+            life[owner[name]][1] = len(self.ops) - 1
+        alive = ([size[n] for n, (first, last) in life.items() if first <= at <= last] for at in range(len(self.ops)))
+        return max(map(sum, alive), default=0)
 
     def table(self) -> list[dict[str, Any]]:
         """One plain row per operator, ready to print or to write as JSON."""
