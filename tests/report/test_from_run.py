@@ -222,3 +222,13 @@ def test_broken_results_are_named(tmp_path: Path, result: Any, said: str) -> Non
     with pytest.raises(ArtifactError, match=said) as caught:
         from_run(run_dir(tmp_path, result))
     assert "result.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_every_page_ends_with_how_it_was_made(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "r", "job", {"bits": 8, "path": None}, seed=3) as run:
+        run.write_result({"kind": "something-new", "value": 1})
+    last = from_run(run.path).sections[-1]
+    assert last.title == "Reproduce"
+    job, arguments, versions, machine = (dict(table.rows) for table in last.blocks if isinstance(table, Table))
+    assert (job["job"], job["seed"], arguments) == ("job", "3", {"bits": "8"})
+    assert "torch" in versions and "cpu" in machine

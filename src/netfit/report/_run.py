@@ -1,6 +1,7 @@
 """From a run directory to a report."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from ._gpu import gpu_report
 from ._memory import memory_report
 from ._model import Report
 from ._pipeline import pipeline_report
+from ._reproduce import reproduce_section
 from ._roofline import roofline_report
 from ._speech import speech_eval_report, speech_report
 from ._structure import bench_report, structure_report
 from ._systolic import systolic_report
 from ._tan import tan_report
+from ._tradeoff import tradeoff_report
 from ._tune import embed_report, tune_report
 
 __all__ = ["from_run"]
@@ -47,6 +50,7 @@ _KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {
     "structure-bench": bench_report,
     "systolic": systolic_report,
     "tan": tan_report,
+    "tradeoff": tradeoff_report,
     "tune": tune_report,
 }
 
@@ -72,13 +76,17 @@ def from_run(run_dir: str | Path) -> Report:
     if peers.is_file():
         result["peers"] = io.read_json(peers)
     try:
-        return _KINDS.get(str(result.get("kind")), generic_report)(result)
+        report = _KINDS.get(str(result.get("kind")), generic_report)(result)
     except pydantic.ValidationError as e:
         first = e.errors()[0]
         where = ".".join(map(str, first["loc"]))
         found = f"{first['input']!r:.60}"
         more = f" (and {e.error_count() - 1} more)" if e.error_count() > 1 else ""
         raise ArtifactError(f"{path}: {where} is {found}: {first['msg']}{more}; run the job again") from e
+    how = reproduce_section(_run_json(path.parent))
+    if how.blocks and how.title not in [section.title for section in report.sections]:
+        report = replace(report, sections=(*report.sections, how))
+    return report
 
 
 def _run_json(run_dir: Path) -> dict[str, Any]:
