@@ -54,6 +54,13 @@ _command(app, "compress", "_compress:compress", """Compress a network until it m
     against the latency measured on the target, retrains, and leaves policy, deployable network, numbers and a report
     in the run directory. An interrupted job goes on with the same command and --run.
     """)  # fmt: skip
+_command(app, "tradeoff", "_tradeoff:tradeoff", """What pays here: every family of methods on one network.
+
+    Quantization down to one bit, pruning, structured layers and searched mixed policies, all retrained alike, each with
+    accuracy, measured latency, memory, file size and its cost on further targets. Leaves a job directory for each
+    point, the numbers, and a report with Pareto fronts and findings. An interrupted study goes on with the same command
+    and --run.
+    """)  # fmt: skip
 _command(app, "cost", "_cost:cost", """What a network costs, operator by operator.
 
     --target workload counts multiply-accumulates, parameters and bytes; any other target says how long each operator

@@ -1,14 +1,11 @@
 """``netfit compress``: the main job, in a run directory that an interrupted one goes on from."""
 
-import contextlib
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netfit.errors import ConfigError, JobError, NetfitError
+from netfit.errors import ConfigError, JobError
 
 from ._compress_options import (
     AllowDrift,
@@ -30,6 +27,7 @@ from ._compress_options import (
     TrainEpochs,
     Trials,
 )
+from ._job import working
 from ._options import Json, Model, Seed, words
 from ._output import Output, answer, si, table, write_page
 
@@ -49,7 +47,6 @@ FILES = {
     "report.html": "report",
 }
 MISSED = "none"  # no policy found for the one target meets the goal on the other
-_OURS = {"run.json", "log.txt", ".lock"}  # what a run directory holds before any work is done
 
 
 def compress(
@@ -101,47 +98,19 @@ def compress(
     return _outcome(opened.path, as_json, error)
 
 
-def _leave_cores() -> None:
-    """Train on half of the cores unless the user chose: every operation waits for its slowest thread, so that one
-    busy core makes a training step on all of them several times slower."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        import torch
-
-        torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
-
-
 def _work(run: "Run", target: "Target", arguments: Mapping[str, Any], settings: "Settings") -> JobError | None:
     """Do the job; returns what kept it from its goal when it has a result all the same."""
     from netfit import compress as room
 
-    from ._progress import progress
-
-    _leave_cores()
-    print(f"{'helping the job in' if run.joined else 'run directory:'} {run.path}", file=sys.stderr)
     goal = arguments["latency"]
     try:
-        with run, progress(goal) as show:
+        with working(run, goal) as show:
             room.compress(arguments["model"], arguments["data"], target, goal, run, settings, show)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with the same command and --run {run.path}") from None
     except JobError as e:
         if not (run.path / "result.json").is_file():
             raise
         return e
-    except NetfitError as e:
-        if e.exit_status == 2 and not run.joined:
-            _forget(run.path)
-        raise
     return None
-
-
-def _forget(place: Path) -> None:
-    """A run that bad input ended before it began must not stand in the way of the corrected command."""
-    with contextlib.suppress(OSError):
-        if {entry.name for entry in place.iterdir()} <= _OURS:
-            for entry in list(place.iterdir()):
-                entry.unlink()
-            place.rmdir()
 
 
 def _outcome(place: Path, as_json: bool, error: JobError | None) -> Output:

@@ -28,14 +28,14 @@ class Step:
 
     def __init__(self, goal: float) -> None:
         self.goal = goal
-        self._best: tuple[tuple[bool, float], str] | None = None
+        self._best: dict[str, tuple[tuple[bool, float], str]] = {}
 
     def read(self, stage: str, facts: Mapping[str, Any]) -> tuple[str, int, int | None, str]:
         """Title, steps done, steps in all (None when nobody knows), and the numbers worth watching."""
         title = _TITLES.get(stage, stage)
         if "trials" in facts:
             done, total = min(int(facts["trials"]), int(facts["of"])), int(facts["of"])  # seeds may be more
-            return title, done, total, f"trial {done}/{total}, {self._found(facts)}"
+            return title, done, total, f"trial {done}/{total}, {self._found(stage, facts)}"
         if "epoch" in facts:
             epoch, epochs, steps = (int(facts[key]) for key in ("epoch", "epochs", "steps"))
             word, share = ("held out", facts["validation"]) if "validation" in facts else ("right", facts["accuracy"])
@@ -43,14 +43,14 @@ class Step:
             return title, (epoch - 1) * steps + int(facts["step"]), epochs * steps, text
         return title, 0, None, ""
 
-    def _found(self, facts: Mapping[str, Any]) -> str:
-        """The best trial within the goal; the fastest one while there is none."""
+    def _found(self, stage: str, facts: Mapping[str, Any]) -> str:
+        """The best trial of a search within its goal; the fastest one while there is none."""
         score, ratio = float(facts["score"]), float(facts["ratio"])
-        met = ratio <= self.goal
+        met = ratio <= facts.get("goal", self.goal)
         rank = (met, score if met else -ratio)
-        if self._best is None or rank > self._best[0]:
-            self._best = rank, f"{'best' if met else 'nearest'} {100 * score:.1f} % at {ratio:.3f}"
-        return self._best[1]
+        if stage not in self._best or rank > self._best[stage][0]:
+            self._best[stage] = rank, f"{'best' if met else 'nearest'} {100 * score:.1f} % at {ratio:.3f}"
+        return self._best[stage][1]
 
 
 class Lines:

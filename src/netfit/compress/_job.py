@@ -230,7 +230,7 @@ class Job:
         arguments: dict[str, Any] = {
             "goal": self.goal * gauge.margin, "folder": folder, "seed": derive(self.run.seed, "search"),
             "sampler": self.settings.sampler, "identity": identity,
-            "progress": lambda f: self.progress("search", f | {"of": self.settings.trials}),
+            "progress": lambda f: self.progress("search", f | {"of": self.settings.trials, "goal": self.goal}),
         }  # fmt: skip
         return Search(evaluator.space, evaluator, gauge, **(arguments | more))
 
