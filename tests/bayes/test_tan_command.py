@@ -59,7 +59,7 @@ def test_bad_files_are_named(tmp_path, text, target, says):
 
 def test_one_classifier(weather, tmp_path, capsys):
     place = tmp_path / "run"
-    status, out, _ = run(capsys, "bayes", "tan", weather, "--target", "play", "--epochs", 10, "--run", place)
+    status, out, _ = run(capsys, "bayes", "tan", weather, "--label", "play", "--epochs", 10, "--run", place)
     assert status == 0
     assert "tan.c" in out
     result = json.loads((place / "result.json").read_text())
@@ -78,7 +78,7 @@ def test_the_front_goes_on_where_it_was_stopped(weather, tmp_path, capsys, monke
     monkeypatch.setattr(_bayes_tan, "_WIDTHS", (2, 4))
     monkeypatch.setattr(_bayes_tan, "_HIDDEN", (4,))
     monkeypatch.setattr(_bayes_tan, "_PRECISIONS", ("w4a8",))
-    words = ["bayes", "tan", weather, "--target", "play", "--epochs", 3, "--front", "--run", tmp_path / "run"]
+    words = ["bayes", "tan", weather, "--label", "play", "--epochs", 3, "--front", "--run", tmp_path / "run"]
     assert run(capsys, *words)[0] == 0
     first = json.loads((tmp_path / "run" / "result.json").read_text())["points"]
     assert {p["family"] for p in first} == {"TAN", "MLP"}
@@ -92,9 +92,9 @@ def test_the_front_goes_on_where_it_was_stopped(weather, tmp_path, capsys, monke
     ("words", "says"),
     [
         (["{csv}"], "needs --target"),
-        (["{csv}", "--target", "plays"], "did you mean 'play'"),
-        (["{csv}", "--target", "play", "--bits", "9"], "--bits '9'"),
-        (["digits", "--target", "x"], "is for a CSV file"),
+        (["{csv}", "--label", "plays"], "did you mean 'play'"),
+        (["{csv}", "--label", "play", "--bits", "9"], "--bits '9'"),
+        (["digits", "--label", "x"], "is for a CSV file"),
         (["lettr"], "unknown data set 'lettr'"),
     ],
 )

@@ -23,7 +23,7 @@ def trained(netfit, folder):
 
 
 def test_calibrated_rules_stay_with_the_network(netfit, trained):
-    done = netfit("bayes", "calibrate", trained, "--data", "digits", "--images", 8, "--samples", 20)
+    done = netfit("bayes", "calibrate", trained, "--data", "digits", "--test-samples", 8, "--draws", 20)
     assert done.status == 0, done.err
     assert "std / sampled" in done.out and "rho=" in done.out
     kept = read_artifact(trained).meta["notes"]["pfp"]
@@ -32,7 +32,7 @@ def test_calibrated_rules_stay_with_the_network(netfit, trained):
 
 
 def test_a_page_says_whether_it_knows(netfit, trained, tmp_path):
-    words = ("bayes", "evaluate", trained, "--in", "digits", "--ood", "digits", "--images", 60, "--draws", 20)
+    words = ("bayes", "evaluate", trained, "--in", "digits", "--ood", "digits", "--test-samples", 60, "--draws", 20)
     done = netfit(*words, "--run", tmp_path / "r", "--json")
     assert done.status == 0, done.err
     result = read_json(tmp_path / "r" / "result.json")
@@ -58,7 +58,7 @@ def test_low_bits_are_trained_packed_and_tabulated(netfit, trained, tmp_path):
     assert done.json["packed_bytes"] < 8 * 61_000 / 5
     assert (tmp_path / "q" / "packed" / "netfit.json").is_file()
     again = netfit(
-        "bayes", "evaluate", tmp_path / "q" / "model", "--in", "digits", "--images", 40, "--run", tmp_path / "e"
+        "bayes", "evaluate", tmp_path / "q" / "model", "--in", "digits", "--test-samples", 40, "--run", tmp_path / "e"
     )
     assert again.status == 0, again.err
 

@@ -48,7 +48,7 @@ def test_a_budget_that_cannot_be_met_is_a_failed_job(netfit, tmp_path):
 
 
 def test_max_batch(netfit):
-    done = netfit("memory", "max-batch", "digits-cnn", "--memory", "3MB", "--batch", 4, "--json")
+    done = netfit("memory", "max-batch", "digits-cnn", "--budget", "3MB", "--batch", 4, "--json")
     assert done.json["batch"] > 8
 
 
@@ -58,7 +58,7 @@ def test_mistakes_are_one_line(netfit, net):
         ("measure", "digits-cnn", "--policy", "missing.toml"),
         ("plan", "digits-cnn", "--budget", "lots"),
         ("inspect", net),
-        ("max-batch", "digits-cnn", "--memory", "0.5"),
+        ("max-batch", "digits-cnn", "--budget", "0.5"),
         ("measure", "digits-cnn", "--data", "digits", "--num-classes", 3),
     ):
         done = netfit("memory", *words)

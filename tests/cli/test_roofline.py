@@ -31,7 +31,7 @@ def test_the_roofs_alone(netfit, tmp_path):
 
 def test_layers_of_a_network(netfit, tmp_path):
     where = tmp_path / "r"
-    done = netfit("roofline", "lenet5", "--budget", "0.02", "--precisions", "fp32,bits", "--run", where, "--json")
+    done = netfit("roofline", "lenet5", "--seconds", "0.02", "--precisions", "fp32,bits", "--run", where, "--json")
     assert done.status == 0, done.err
     result = json.loads((where / "result.json").read_text())
     assert result["kind"] == "roofline" and result["layers"] == done.json["layers"]
@@ -57,7 +57,7 @@ def test_cost_by_the_roofs(netfit):
         (["--precisions", "fp16"], "--precisions 'fp16': unknown 'fp16'; "),
         (["--implementations", "torch,troch"], "did you mean 'torch'"),
         (["--batch", "2"], "--in-shape and --batch describe a network: name a MODEL"),
-        (["--budget", "0"], "budget"),
+        (["--seconds", "0"], "seconds"),
         (["no-such-net"], "no-such-net"),
     ],
 )

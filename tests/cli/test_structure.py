@@ -24,7 +24,7 @@ def test_bad_sizes(text):
 def test_a_survey_leaves_policy_numbers_and_page(netfit, tmp_path):
     where = tmp_path / "run"
     done = netfit(
-        "structure", "mlp", "--batch", "4", "--budget", "0.05", "--min-speedup", "0.01", "--run", where, "--json"
+        "structure", "mlp", "--batch", "4", "--seconds", "0.05", "--min-speedup", "0.01", "--run", where, "--json"
     )
     assert done.status == 0, done.err
     result = json.loads((where / "result.json").read_text())
@@ -41,14 +41,14 @@ def test_a_survey_leaves_policy_numbers_and_page(netfit, tmp_path):
 
 
 def test_dense_is_kept_where_nothing_can_be_that_fast(netfit):
-    done = netfit("structure", "digits-cnn", "--budget", "0.02", "--min-speedup", "1e9")
+    done = netfit("structure", "digits-cnn", "--seconds", "0.02", "--min-speedup", "1e9")
     assert done.status == 0, done.err
     assert "keep dense" in done.out and "0 of" in done.out
 
 
 def test_bench(netfit, tmp_path):
     where = tmp_path / "run"
-    done = netfit("structure", "bench", "--sizes", "16,32", "--batch", "4", "--budget", "0.02", "--run", where)
+    done = netfit("structure", "bench", "--sizes", "16,32", "--batch", "4", "--seconds", "0.02", "--run", where)
     assert done.status == 0, done.err
     assert "faster than dense from" in done.out
     assert "Structured layers by size" in (where / "report.html").read_text()

@@ -12,7 +12,7 @@ CONV = "conv2d:1x64x14x14,k=64,r=3,padding=1"
 
 def test_tuning_for_the_vta(netfit, tmp_path):
     where = tmp_path / "r"
-    words = ("tune", CONV, "--target", "vta", "--budget", "24", "--run", where, "--json")
+    words = ("tune", CONV, "--target", "vta", "--trials", "24", "--run", where, "--json")
     done = netfit(*words)
     assert done.status == 0, done.err
     result = json.loads((where / "result.json").read_text())
@@ -25,7 +25,7 @@ def test_tuning_for_the_vta(netfit, tmp_path):
 
 
 def test_tuning_here_and_exporting(netfit, tmp_path):
-    words = ("tune", "depthwise:1x8x8x8,r=3,padding=1", "--budget", "3", "--tuner", "random")
+    words = ("tune", "depthwise:1x8x8x8,r=3,padding=1", "--trials", "3", "--tuner", "random")
     done = netfit(*words, "--run", tmp_path / "r", "--export", tmp_path / "c")
     assert done.status == 0, done.err
     assert "after" in done.out and (tmp_path / "c" / "op_test.c").is_file()

@@ -45,7 +45,7 @@ def lines(path):
 
 def test_fit_then_run_finds_the_faults_and_draws_them(files, model, netfit):
     told = netfit(
-        "detect", "run", model, files / "stream.csv", "--alerts", files / "a.jsonl", "--html", files / "run", "--json"
+        "detect", "run", model, files / "stream.csv", "--alerts", files / "a.jsonl", "--run", files / "run", "--json"
     )
     facts = json.loads(told.out)
     assert facts["rows"] == 420 and facts["open"] >= 1 and not facts["resumed"]

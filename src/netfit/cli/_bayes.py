@@ -111,8 +111,8 @@ def calibrate(
     /,
     *,
     data: Data,
-    images: Annotated[Count, Parameter(help="Inputs to compare on.")] = 32,
-    samples: Annotated[Count, Parameter(help="Networks to draw, at least 20.")] = 200,
+    test_samples: Annotated[Count, Parameter(help="Inputs to compare on.")] = 32,
+    draws: Annotated[Count, Parameter(help="Networks to draw, at least 20.")] = 200,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> Output:
@@ -123,7 +123,7 @@ def calibrate(
     from netfit.io import read_artifact, write_artifact
 
     network = rewritten(saved)
-    report = calibrate_pfp(network, some(data, "test", images, seed)[0], samples=samples, seed=seed)
+    report = calibrate_pfp(network, some(data, "test", test_samples, seed)[0], samples=draws, seed=seed)
     artifact = read_artifact(saved)
     artifact.meta["notes"] = artifact.meta.get("notes", {}) | {"pfp": network.settings()}
     write_artifact(saved, artifact.meta, artifact.tensors, artifact.files)
@@ -143,7 +143,7 @@ def pfp(
     ] = "eager,native,onnx",
     batch: Annotated[Count, Parameter(help="Inputs a call.")] = 1,
     out: Annotated[Path | None, Parameter(help="ONNX file to write.")] = None,
-    samples: Annotated[int, Parameter(help="Let the file draw so many logits and return the uncertainties too.")] = 0,
+    draws: Annotated[int, Parameter(help="Let the file draw so many logits and return the uncertainties too.")] = 0,
     head_cov: Annotated[
         Literal["full", "diag"], Parameter(help="Covariance of the logits, or variances only.")
     ] = "full",
@@ -154,7 +154,7 @@ def pfp(
     names = ["eager", "inductor", "native", "onnx"] if backend == "auto" else [b.strip() for b in backend.split(",")]
     compiled: Any = network.compile(names, batch)
     if out is not None:
-        network.export(out, samples=samples)
+        network.export(out, samples=draws)
     facts = {"saved": saved, "batch": batch, "backend": compiled.backend, "seconds": compiled.seconds, "out": out}
     rows = [(name, si(s, "s"), "fastest" if name == compiled.backend else "") for name, s in compiled.seconds.items()]
     text = table(("backend", "CPU time of a call", ""), rows) if rows else compiled.backend

@@ -32,7 +32,7 @@ def evaluate(
     ood: Annotated[str | None, Parameter(help="Foreign data set.")] = None,
     method: Annotated[Literal["pfp", "svi"], Parameter(help="One pass, or many networks drawn.")] = "pfp",
     draws: Annotated[Count, Parameter(help="Networks drawn (svi), or logits (pfp).")] = 100,
-    images: Annotated[Count, Parameter(help="Test images of each data set.")] = 1000,
+    test_samples: Annotated[Count, Parameter(help="Test images of each data set.")] = 1000,
     run: RunDir = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -42,9 +42,9 @@ def evaluate(
     from netfit.runs import Run
 
     names = {"in": inside} | {k: v for k, v in (("ambiguous", ambiguous), ("ood", ood)) if v is not None}
-    sets = {role: some(name, "test", images, seed) for role, name in names.items()}
+    sets = {role: some(name, "test", test_samples, seed) for role, name in names.items()}
     network = _network(saved, method)
-    arguments = {"saved": str(saved), "sets": names, "method": method, "draws": draws, "images": images}
+    arguments = {"saved": str(saved), "sets": names, "method": method, "draws": draws, "test_samples": test_samples}
     with Run.open(run, "bayes-evaluate", arguments, seed) as opened:
         found = {role: predict(network, x, method=method, n_samples=draws, seed=seed) for role, (x, _) in sets.items()}
         y = sets["in"][1]

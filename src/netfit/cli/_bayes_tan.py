@@ -33,7 +33,7 @@ def tan(
     data: Annotated[str, Parameter(help="CSV file with a header, or the name of a data set (netfit data list).")],
     /,
     *,
-    target: Annotated[str | None, Parameter(help="Column of a CSV file that holds the classes.")] = None,
+    label: Annotated[str | None, Parameter(help="Column of a CSV file that holds the classes.")] = None,
     structure: Annotated[
         Literal["naive", "chow-liu", "learned"], Parameter(help="What a feature may depend on besides the class.")
     ] = "learned",
@@ -53,11 +53,11 @@ def tan(
 ) -> Output:
     """Learn a classifier of a table and write it as C."""
     chosen = _bits(bits)
-    split, features, classes = _split(data, target, seed)
+    split, features, classes = _split(data, label, seed)
     from netfit.runs import Run
 
     settings: dict[str, Any] = {"lam": lam, "gamma": gamma}
-    arguments: dict[str, Any] = {"data": data, "target": target, "epochs": epochs, "front": front, "packed": packed}
+    arguments: dict[str, Any] = {"data": data, "label": label, "epochs": epochs, "front": front, "packed": packed}
     arguments |= settings
     if not front:
         settings |= {"structure": structure, "loss": loss, "size_penalty": size_penalty}
@@ -89,19 +89,19 @@ def _bits(text: str) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-def _split(name: str, target: str | None, seed: int) -> tuple["Split", list[str], list[str]]:
+def _split(name: str, label: str | None, seed: int) -> tuple["Split", list[str], list[str]]:
     """Training and test samples, the names of the features and those of the classes."""
     from netfit.bayes.tan import Split
     from netfit.data import load, read_csv
 
     if name.endswith(".csv") or Path(name).is_file():
-        if target is None:
-            raise ConfigError(f"{name} needs --target, the column that holds the classes")
-        found = read_csv(name, target)
+        if label is None:
+            raise ConfigError(f"{name} needs --label, the column that holds the classes")
+        found = read_csv(name, label)
         train, test = found.data.hold_out(max(len(found.data) // 4, 1), seed)
         return Split(train.x, train.y, test.x, test.y), list(found.columns), list(train.classes)
-    if target is not None:
-        raise ConfigError(f"--target {target!r} is for a CSV file; {name!r} knows its classes")
+    if label is not None:
+        raise ConfigError(f"--label {label!r} is for a CSV file; {name!r} knows its classes")
     train, test = load(name, "train"), load(name, "test")
     x, x_test = train.x, test.x
     if x.ndim > 2:

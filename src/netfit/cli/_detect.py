@@ -82,14 +82,14 @@ def run(
     alerts: Alerts = None,
     state: State = None,
     listen: Listen = None,
-    html: Annotated[Path | None, Parameter(help="Run directory for a report with a card for each alert.")] = None,
+    run: Annotated[Path | None, Parameter(help="Run directory for a report with a card for each alert.")] = None,
     as_json: Json = False,
 ) -> Output:
     """Run a detector on a table or a stream; a stopped run goes on with the same command and --state."""
     from netfit.detect.inputs import read_frames
 
     frames = read_frames(data, form=form, follow=follow, block=1 if speed else 512)
-    return _serve(model, _replayed(frames, speed), alerts, state, listen, html, as_json)
+    return _serve(model, _replayed(frames, speed), alerts, state, listen, run, as_json)
 
 
 def prometheus(
@@ -105,7 +105,7 @@ def prometheus(
     alerts: Alerts = None,
     state: State = None,
     listen: Listen = None,
-    html: Annotated[Path | None, Parameter(help="Run directory for a report with a card for each alert.")] = None,
+    run: Annotated[Path | None, Parameter(help="Run directory for a report with a card for each alert.")] = None,
     as_json: Json = False,
 ) -> Output:
     """Run a detector on a Prometheus server."""
@@ -120,7 +120,7 @@ def prometheus(
         frames = server.frames(start, now)
     else:
         frames = server.follow(start, duration("--behind", behind))
-    return _serve(model, frames, alerts, state, listen, html, as_json)
+    return _serve(model, frames, alerts, state, listen, run, as_json)
 
 
 def evaluate(
@@ -242,7 +242,7 @@ def _replayed(frames: Iterator["Frame"], speed: float | None) -> Iterator["Frame
 
 def _serve(
     model: Path, frames: Iterator["Frame"], alerts: Path | None, state: Path | None, listen: str | None,
-    html: Path | None, as_json: bool,
+    run: Path | None, as_json: bool,
 ) -> Output:  # fmt: skip
     """Work through the rows; a signal to stop saves the state first."""
     from netfit.detect import Endpoint, HybridDetector, Service
@@ -253,7 +253,7 @@ def _serve(
         if listen is not None:
             endpoint = stack.enter_context(Endpoint(service, listen))
             print(f"netfit: numbers at {endpoint.url}", file=sys.stderr, flush=True)
-        cards = _Cards(html, service.detector) if html else None
+        cards = _Cards(run, service.detector) if run else None
         stopped = _until_signalled(service, frames, alerts is None, told, cards)
     service.save()
     ended = {a.id for a in told if a.end is not None}

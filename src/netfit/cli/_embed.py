@@ -20,7 +20,7 @@ def embed(
     *,
     core: Annotated[str, Parameter(help="1x16 or 4x8.")] = "1x16",
     program: Annotated[Path | None, Parameter(help="Write the program of one group, for netfit vta run.")] = None,
-    limit: Annotated[float, Parameter(help="Seconds of search for each assignment of operands.")] = 60.0,
+    seconds: Annotated[float, Parameter(help="Seconds of search for each assignment of operands.")] = 60.0,
     run: Annotated[Path | None, Parameter(help="Run directory; runs/... by default.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -33,9 +33,9 @@ def embed(
     from netfit.targets.vta import Config
 
     sizes, config = ConvSizes.from_text(convolution), Config.from_text(core)
-    arguments = {"convolution": convolution, "core": core, "limit": limit}
+    arguments = {"convolution": convolution, "core": core, "seconds": seconds}
     with Run.open(run, "embed", arguments, seed) as opened:
-        found = solve(sizes, config, limit_s=limit)
+        found = solve(sizes, config, limit_s=seconds)
         fixed = reference(sizes, config)
         axes = sizes.axes
         facts = {

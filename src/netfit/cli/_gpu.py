@@ -24,7 +24,9 @@ Quantity = Annotated[Literal["time", "power", "energy"], Parameter(help="What is
 Features = Annotated[Literal["op", "ptx", "settings"], Parameter(help="What it is predicted from.")]
 Base = Annotated[Literal["roofline", "instructions", "none"], Parameter(help="What is divided out first.")]
 Label = Literal["shape", "kernel", "app", "device"]
-Rows = Annotated[int | None, Parameter(help="Use at most so many rows, drawn at random.")]
+Rows = Annotated[
+    int | None, Parameter(name="--samples", help="Use at most so many kernels, drawn at random; all by default.")
+]
 Only = Annotated[str | None, Parameter(help="Use the rows of these devices only, by commas.")]
 _UNITS = {"time": "s", "power": "W", "energy": "J"}
 

@@ -124,7 +124,7 @@ def _outcome(run: Path, policy: Path, as_json: bool, facts: Mapping[str, Any], f
 
 
 def max_batch(
-    model: Model, /, *, memory: Annotated[str, Parameter(help="Such as 8GB.")],
+    model: Model, /, *, budget: Annotated[str, Parameter(help="Such as 8GB.")],
     policy: Annotated[str | None, Parameter(help="As for measure, or auto: the plan of least memory.")] = None,
     data: Data = None, batch: Annotated[Count, Parameter(help="Samples to start from.")] = 8, in_shape: InShape = None,
     num_classes: Classes = None, optimizer: Optimizer = "sgd", seed: Seed = 0, as_json: Json = False,
@@ -134,9 +134,9 @@ def max_batch(
     step = _step(model, data, batch, in_shape, num_classes, optimizer, seed)
     from netfit.memory import max_batch_size
 
-    largest = max_batch_size(step, memory, policy=how, seed=seed)
-    facts = {"model": model, "memory": memory, "policy": policy, "batch": largest}
-    return answer(as_json, facts, f"{largest} samples fit into {memory}")
+    largest = max_batch_size(step, budget, policy=how, seed=seed)
+    facts = {"model": model, "budget": budget, "policy": policy, "batch": largest}
+    return answer(as_json, facts, f"{largest} samples fit into {budget}")
 
 
 def _policy(text: str | None) -> "str | Policy | None":

@@ -27,7 +27,7 @@ def roofline(
     *,
     precisions: Annotated[str, Parameter(help="Of the kernels that are timed, by commas.")] = "fp32,int8,bits",
     implementations: Annotated[str, Parameter(help="Whose kernels are timed, by commas.")] = "netfit,torch,naive",
-    budget: Annotated[
+    seconds: Annotated[
         float, Parameter(help="Seconds for one shape in one precision.", validator=Number(gt=0, lte=600))
     ] = 0.5,
     fresh: Annotated[bool, Parameter(negative="", help="Measure the peaks again.")] = False,
@@ -49,10 +49,10 @@ def roofline(
     from netfit.targets.roofline import measure_peaks
 
     workload = None if model is None else _operators(model, size, batch)
-    arguments = {"model": model, "input": size, "batch": batch, **timed, "budget": budget, "fresh": fresh}
+    arguments = {"model": model, "input": size, "batch": batch, **timed, "seconds": seconds, "fresh": fresh}
     with Run.open(run, "roofline", arguments, seed) as opened:
         peaks = opened.stage("peaks", lambda: measure_peaks(fresh=fresh).to_json())
-        facts = _work(model, workload, peaks, timed, budget, seed)
+        facts = _work(model, workload, peaks, timed, seconds, seed)
         opened.write_result(facts)
     return _outcome(opened.path, as_json, facts)
 
@@ -65,8 +65,8 @@ def _operators(model: str, size: tuple[int, ...] | None, batch: int) -> "Workloa
 
 
 def _work(
-    model: str | None, workload: "Workload | None", peaks_json: dict[str, Any], timed: Mapping[str, Any], budget: float,
-    seed: int,
+    model: str | None, workload: "Workload | None", peaks_json: dict[str, Any], timed: Mapping[str, Any],
+    seconds: float, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
     from netfit.targets.roofline import Peaks, Roofline, explain_layers
 
@@ -86,7 +86,7 @@ def _work(
             "bytes": _least_bytes(layer.shape, layer.precision),
             **{key: value for key, value in asdict(layer.explanation).items() if key != "name"},
         }
-        for layer in explain_layers(workload, peaks, budget_s=budget, seed=seed, **timed)
+        for layer in explain_layers(workload, peaks, budget_s=seconds, seed=seed, **timed)
     ]  # fmt: skip
     return facts | {"operators": rows, "layers": layers}
 

@@ -109,7 +109,7 @@ def _whole(
 
 def simulate(
     *, speech: Names, out: Out, noise: Noise = "babble,pink,hum,clatter",
-    n: Annotated[Count, Parameter(name=["--n", "-n"], help="Scenes.")] = 100,
+    n: Annotated[Count, Parameter(name=["--scenes", "-n"], help="Scenes.")] = 100,
     array: Literal["tablet6", "linear4", "circle8"] = "tablet6",
     rt60: Range = "0.2,0.4", snr: Range = "-5,10", seconds: float = 4.0,
     texts: Annotated[bool, Parameter(negative="", help="A sentence with known words a scene.")] = False,

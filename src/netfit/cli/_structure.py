@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["bench", "doubling", "structure"]
 
 LARGEST = 16384  # features of a size sweep: one dense layer of that size already holds a gigabyte
-Budget = Annotated[float, Parameter(help="Seconds of one measurement.", validator=Number(gt=0))]
+Seconds = Annotated[float, Parameter(help="Seconds of one measurement.", validator=Number(gt=0))]
 
 
 def structure(
@@ -36,7 +36,7 @@ def structure(
     min_speedup: Annotated[
         float, Parameter(help="Times faster than dense that a layer must become.", validator=Number(gt=0))
     ] = 1.1,
-    budget: Budget = 1.0,
+    seconds: Seconds = 1.0,
     threads: Annotated[Count, Parameter(help="Threads of one layer.")] = 1,
     run: Annotated[Path | None, Parameter(help="Run directory for policy.toml, result.json and report.html.")] = None,
     seed: Seed = 0,
@@ -53,7 +53,7 @@ def structure(
     seed_everything(seed)
     network = open_network(model, size, num_classes, original)
     x = network.inputs(batch)
-    settings: dict[str, Any] = {"runtime": runtime, "budget_s": budget, "threads": threads, "seed": seed}
+    settings: dict[str, Any] = {"runtime": runtime, "budget_s": seconds, "threads": threads, "seed": seed}
     layers = survey(network.model, x, min_speedup=min_speedup, show=_show, **settings)
     wanted = chosen_policy(layers)
     whole = compare_networks(network.model, wanted, x, **settings) if wanted else None
@@ -76,7 +76,7 @@ def bench(
     ),
     batch: Annotated[Count, Parameter(help="Samples.")] = 128,
     train: Annotated[bool, Parameter(help="Time forward and backward pass.", negative="", show_default=False)] = False,
-    budget: Budget = 1.0,
+    seconds: Seconds = 1.0,
     threads: Annotated[Count, Parameter(help="Threads of one layer.")] = 1,
     run: Annotated[Path | None, Parameter(help="Run directory for result.json and report.html.")] = None,
     seed: Seed = 0,
@@ -86,7 +86,7 @@ def bench(
     wanted = doubling(sizes)
     from netfit.structured.survey import sweep_sizes
 
-    rows = sweep_sizes(wanted, batch, train=train, budget_s=budget, threads=threads, seed=seed, show=_show)
+    rows = sweep_sizes(wanted, batch, train=train, budget_s=seconds, threads=threads, seed=seed, show=_show)
     names = list(dict.fromkeys(name for row in rows for name in row if name not in ("n", "dense_s")))
     crossover = {name: next((r["n"] for r in rows if r.get(name, 0) > 1), None) for name in names}
     facts = {"kind": "structure-bench", "batch": batch, "train": train, "threads": threads, "sizes": rows,

@@ -35,7 +35,7 @@ def tune(
         str, Parameter(help="host, vta, vta:4x8, or cortex-a53, cortex-a72, cortex-a76, armv7 (qemu, or --board).")
     ] = "host",
     tuner: TunerName = "forest",
-    budget: Annotated[Count, Parameter(help="Configurations that are tried, those of earlier runs included.")] = 60,
+    trials: Annotated[Count, Parameter(help="Configurations that are tried, those of earlier runs included.")] = 60,
     records: Annotated[Path | None, Parameter(help="File of records to add to; records.jsonl of the run.")] = None,
     board: Annotated[str | None, Parameter(help="HOST:PORT where netfit serve runs; with --token-file.")] = None,
     token_file: Annotated[Path | None, Parameter(help="File with the board's token.")] = None,
@@ -52,10 +52,10 @@ def tune(
     if export is not None and target != "host":
         raise ConfigError(f"--export writes kernels of this machine: the target is {target!r}, not host")
     space, runner, default = _problem(op, target, board, token_file)
-    arguments = {"operation": operation, "target": target, "tuner": tuner, "budget": budget, "board": board}
+    arguments = {"operation": operation, "target": target, "tuner": tuner, "trials": trials, "board": board}
     with Run.open(run, "tune", arguments, seed) as opened:
         place = records or opened.path / "records.jsonl"
-        facts = _work(space, runner, default, place, tuner, budget, seed)
+        facts = _work(space, runner, default, place, tuner, trials, seed)
         opened.write_result({"kind": "tune", "operation": operation, "target": target, **facts})
     if export is not None:
         ops.Kernel(op, tuple(facts["best"]["config"])).export(export)
@@ -94,20 +94,20 @@ def _vta(op: "Operator", target: str) -> tuple["Space", "Runner", tuple[int, ...
 
 
 def _work(
-    space: "Space", runner: "Runner", default: tuple[int, ...], place: Path, tuner: str, budget: int, seed: int
+    space: "Space", runner: "Runner", default: tuple[int, ...], place: Path, tuner: str, trials: int, seed: int
 ) -> dict[str, Any]:
     from netfit.compile.tune import RandomTuner, Study, make
 
     study = Study(place, make(tuner, space, seed), runner)
-    best = study.run(budget)
+    best = study.run(trials)
     facts: dict[str, Any] = {
         "space": space.name, "runner": runner.target, "points": space.size, "why_invalid": space.why_invalid(),
         "tuner": tuner, "measured": study.measured, "attempts": len(study.history), "curve": _curve(study),
         "statuses": _statuses(study), "baseline": None, "map": _map(space),
     }  # fmt: skip
-    if runner.target.startswith("vta"):  # a simulator's answers cost nothing: the same budget, at random
+    if runner.target.startswith("vta"):  # a simulator's answers cost nothing: as many, at random
         other = Study(place.with_name("baseline.jsonl"), RandomTuner(space, seed, static=False), runner)
-        other.run(budget, stop=lambda _: False)
+        other.run(trials, stop=lambda _: False)
         facts["baseline"] = _curve(other)
     usual = runner.run([default])[default].seconds if space.why(default) is None else None
     seconds = best.outcome.seconds or 0.0
@@ -166,6 +166,7 @@ def serve(
     port: Annotated[int, Parameter(help="0: any free one.")] = 8766,
     target: Annotated[str, Parameter(help="Machine the program is for: host, cortex-a72 ...")] = "host",
     write: Annotated[Path | None, Parameter(help="Only write the program here, to be copied to a board.")] = None,
+    as_json: Json = False,
 ) -> Output:
     """Run the static program that takes kernels over the network, or write it for a board without Python."""
     import os
@@ -177,7 +178,8 @@ def serve(
     if write is not None:
         write_bytes(write, Path(command[0]).read_bytes())
         write.chmod(0o755)
-        return Output(f"{write}: run it on the board as {write.name} ADDRESS PORT TOKEN_FILE")
+        text = f"{write}: run it on the board as {write.name} ADDRESS PORT TOKEN_FILE"
+        return answer(as_json, {"program": write, "target": target}, text)
     if target != "host":
         raise ConfigError(f"a program for {target} does not run here: --write FILE keeps it for the board")
     if not token_file.is_file():
