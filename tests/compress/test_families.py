@@ -33,6 +33,8 @@ def test_policies_of_families():
     assert [low[n][0].precision for n in ("conv1", "conv2", "conv3", "fc")] == ["int8", "w4a8", "w4a8", "int8"]
     assert set(family_policy("uniform-bf16", net, X).values()) == {(Quantize(16, 16),)}
     assert family_policy("magnitude", net, X) == Policy({n: Prune(sparsity=0.5) for n in ("conv1", "conv2")})
+    both = family_policy("magnitude-0.25+int8", net, X)
+    assert both["conv1"] == (Prune(sparsity=0.25), Quantize()) and both["fc"] == (Quantize(),)
     with pytest.raises(UnsupportedLayerError, match="finds no layer it can act on"):
         family_policy("magnitude", nn.Sequential(nn.Linear(3, 2)), torch.zeros(1, 3))
 
@@ -64,6 +66,21 @@ def test_uniform_quantization_is_one_trial_and_a_retraining(tmp_path, name, rati
     assert Policy.load(tmp_path / "r" / "policy.toml")
 
 
+@pytest.mark.parametrize("name", ["magnitude-0.5+int8", "learned-0.5", "distillation-0.5"])
+def test_pruning_families_remove_a_share(tmp_path, name):
+    result = job(tmp_path / "r", name)
+    kept = [r["kept"] / r["channels"] for r in result["layers"][:-1]]
+    assert sum(kept) / len(kept) == pytest.approx(0.5, abs=0.2) and len(result["trials"]) == 1 and result["history"]
+    assert {r["asked"] for r in result["layers"]} == ({"int8"} if name.endswith("+int8") else {"fp32"})
+    assert result["final"]["accuracy"] > 0.15
+
+
+@pytest.mark.parametrize("name", ["magnitude-1.5", "learned-", "magnitude-0.5+int9"])
+def test_shares_and_precisions_that_are_none(name):
+    with pytest.raises(ConfigError, match=r"is no share of the channels|unknown precision 'int9'"):
+        family(name)
+
+
 @pytest.mark.parametrize("name", ["magnitude", "learned", "distillation"])
 def test_pruning_families_meet_a_latency(tmp_path, name):
     result = job(tmp_path / "r", name, 0.4)
@@ -80,7 +97,7 @@ def test_pruning_families_meet_a_latency(tmp_path, name):
 
 
 def test_a_pruning_family_needs_a_goal(tmp_path):
-    with pytest.raises(ConfigError, match="removes channels until a latency is met"):
+    with pytest.raises(ConfigError, match=r"removes channels until a latency is met.*such as magnitude-0\.5"):
         job(tmp_path / "r", "magnitude")
     with pytest.raises(ConfigError, match="further targets are for searches"):
         job(tmp_path / "s", "uniform-int8", also=("macs",))

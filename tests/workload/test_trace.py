@@ -177,3 +177,15 @@ def test_views_move_no_bytes_and_shared_weights_count_once():
         op.kind == "flatten" for op in workload
     )
     assert [op.key for op in workload if op.kind == "linear"] == [("0", 0), ("0", 1)]
+
+
+def test_the_most_activations_alive_at_one_time():
+    workload, one = trace(Block(), torch.randn(1, 4, 6, 6)), 4 * 6 * 6 * 4
+    # at conv2: what it reads and writes, and the input, which waits for the addition
+    assert workload.peak_act_bytes() == 3 * one
+    low = {op.key: 8 for op in workload}
+    assert workload.peak_act_bytes(low) == one + 2 * one // 4
+    assert workload.peak_act_bytes(low | {("input", 0): 8}) == 3 * one // 4
+    chain = nn.Sequential(nn.Linear(8, 100), nn.ReLU(), nn.Flatten(), nn.Linear(100, 10))
+    found = trace(chain, torch.randn(1, 8))
+    assert found.peak_act_bytes() == 4 * 110, "neither a ReLU nor a view takes memory of its own"

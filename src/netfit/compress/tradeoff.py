@@ -107,12 +107,27 @@ def tradeoff(
     job = Job(model, data, target, 1.0, run, replace(settings, family=None, also=()), show)
     space, base, gauge = job.prepared()
     original = {name: _cost(other, base, job.example) for name, other in others.items()}
-    todo = [p for p in chosen if not (run.path / "stages" / f"point-{p.word}.json").exists()]
-    found = {p.name: _found(job, p, space, base, gauge, show) for p in todo}
-    rows = []
-    for p in chosen:
+    made: dict[str, Found] = {}
+
+    def train(p: Point) -> dict[str, str | None]:
+        try:
+            made[p.name] = _found(job, p, space, base, gauge)
+        except REFUSALS as e:
+            return {"failed": str(e)}
+        return {"failed": None}
+
+    def measure(p: Point) -> dict[str, Any]:
         show(f"measure {p.name}", {})
-        rows.append(run.stage(f"point-{p.word}", partial(_measured, job, p, found.get(p.name), base, gauge, others)))
+        head = {"name": p.name, "group": p.group}
+        try:
+            found = made.pop(p.name, None) or _found(job, p, space, base, gauge)
+            return head | {"failed": None} | _measured(job, p, found, base, gauge, others)
+        except REFUSALS as e:
+            return head | {"failed": str(e)}
+
+    for p in chosen:
+        run.stage(f"train-{p.word}", partial(train, p))
+    rows = [run.stage(f"point-{p.word}", partial(measure, p)) for p in chosen]
     if all(row["failed"] for row in rows):
         raise JobError(f"no point could be measured; {rows[0]['name']}: {rows[0]['failed']}")
     for row in rows:
@@ -144,43 +159,33 @@ def _point(name: str) -> Point:
     return Point(name, "quantization", family=name)
 
 
-def _part(job: Job, point: Point, show: Progress) -> tuple[Run, Job]:
+def _part(job: Job, point: Point) -> Job:
     """A job for one point in a run of its own. Whether the machine is still the same, the study's run has checked."""
     settings = replace(job.settings, family=point.family)
     arguments = {"model": job.spec, "data": job.data, "target": job.name, "latency": point.goal, **asdict(settings)}
     place = job.run.path / "points" / point.word
     run = Run.open(place, "compress", arguments, job.run.seed, allow_drift=True)
-    return run, job.part(run, point.goal, settings, lambda stage, facts: show(f"{point.name}: {stage}", facts))
+    return job.part(run, point.goal, settings, lambda stage, facts: job.progress(f"{point.name}: {stage}", facts))
 
 
-def _found(job: Job, point: Point, space: SearchSpace, base: nn.Module, gauge: Meter, show: Progress) -> Found | str:
-    """The network of a point, retrained; a text says why there is none."""
-    run, part = _part(job, point, show)
-    with run:
-        try:
-            made = part.found(space, base, gauge)
-        except REFUSALS as e:
-            return str(e)
-    assert made is not None  # only a joined run has none
-    return made
+def _found(job: Job, point: Point, space: SearchSpace, base: nn.Module, gauge: Meter) -> Found:
+    """The network of a point, retrained now or before."""
+    part = _part(job, point)
+    with part.run:
+        found = part.found(space, base, gauge)
+    assert found is not None  # only a joined run has none
+    return found
 
 
 def _measured(
-    job: Job, point: Point, found: Found | str | None, base: nn.Module, gauge: Meter, others: Mapping[str, Target]
+    job: Job, point: Point, found: Found, base: nn.Module, gauge: Meter, others: Mapping[str, Target]
 ) -> dict[str, Any]:
-    """One row of the study: the deployed file of a point, and what its network costs elsewhere."""
-    head = {"name": point.name, "group": point.group, "failed": None}
-    if not isinstance(found, Found):
-        return head | {"failed": found}
-    run, part = _part(job, point, job.progress)
-    with run:
-        try:
-            result = part.shipped(base, gauge, found)
-        except REFUSALS as e:
-            return head | {"failed": str(e)}
-    final = result["final"]
+    """The numbers of a point: of its deployed file, and what its network costs elsewhere."""
+    part = _part(job, point)
+    with part.run:
+        final = part.shipped(base, gauge, found)["final"]
     same = ("ratio", "ratio_lo", "ratio_hi", "latency_s", "noisy", "macs", "params", "weight_bytes")
-    return head | {key: final[key] for key in same} | {
+    return {key: final[key] for key in same} | {
         "accuracy": final["accuracy_deployed"],
         "accuracy_torch": final["accuracy"],
         "met": final["met"] if point.family is None else None,
@@ -191,7 +196,7 @@ def _measured(
         "executed": final.get("executed", {}),
         "on": {name: _cost(target, found.network, job.example) for name, target in others.items()},
         "run": f"points/{point.word}",
-    }  # fmt: skip
+    }
 
 
 def _activations(network: nn.Module, example: tuple[torch.Tensor, ...]) -> int:

@@ -121,9 +121,9 @@ def _figure(r: TradeoffResult, axis: str) -> Block:
             at[p.name] = (cost / _SCALED.get(axis, 1.0), 100 * p.accuracy)
             groups.setdefault(p.group, []).append(at[p.name])
     front = [at[name] for name in r.fronts[axis] if name in at]
-    absent = sum(p.failed is None for p in r.points) - len(at)
+    done = sum(p.failed is None for p in r.points)
     caption = f"Test accuracy against {label}. On the front: {', '.join(r.fronts[axis]) or 'none'}"
-    caption += f". {absent} networks do not run there as they were trained" if absent else ""
+    caption += f". {done - len(at)} of {done} networks do not run there as trained" if done > len(at) else ""
     alt = "; ".join(f"{name}: {digits(x)}, {y:.2f} %" for name, (x, y) in at.items())
 
     def plot() -> str:

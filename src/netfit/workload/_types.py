@@ -154,12 +154,16 @@ class Workload(Sequence[Op]):
         A view is no tensor of its own, and normalisation and ReLU write over what nobody else reads.
 
         Args:
-            act_bits: bits of the values an operator writes, by its key; as traced for all others.
+            act_bits: bits of the values an operator writes, by its key, and of those the network reads, by
+                ``("input", number)``; as traced for all others.
         """
-        bits = act_bits or {}
+
+        def stored(t: TensorSpec, key: tuple[str, int]) -> int:
+            return -(-t.numel * act_bits[key] // 8) if act_bits and key in act_bits else t.bytes
+
         readers = Counter(t.name for op in self.ops for t in op.inputs)
         owner = {t.name: t.name for t in self.inputs}
-        size = {t.name: t.bytes for t in self.inputs}
+        size = {t.name: stored(t, ("input", i)) for i, t in enumerate(self.inputs)}
         life = {t.name: [0, 0] for t in self.inputs}
         for at, op in enumerate(self.ops):
             for t in op.inputs:
@@ -171,7 +175,7 @@ class Workload(Sequence[Op]):
                 owner[t.name] = name = owner[source] if reused else t.name
                 life.setdefault(name, [at, at])[1] = at
                 if not (view and reused):
-                    size[name] = -(-t.numel * bits[op.key] // 8) if op.key in bits else t.bytes
+                    size[name] = stored(t, op.key)
         for name in self.outputs:
             life[owner[name]][1] = len(self.ops) - 1
         alive = ([size[n] for n, (first, last) in life.items() if first <= at <= last] for at in range(len(self.ops)))
