@@ -36,7 +36,7 @@ from netfit.targets import parse
 from netfit.train import evaluate
 
 NET, DATA, GOAL = "resnet14-s2", "fashion-mnist", 0.25
-TRIALS = {"auto": 150, "tpe": 150, "random": 150, "nsga2": 150, "ddpg-joint": 300}
+TRIALS = {"auto": 150, "random": 150, "nsga2": 150, "ddpg-joint": 300}
 RETRAINED, MEASURED, GUESSED = 20, 30, 60
 RETRAIN_EPOCHS = 1
 
