@@ -119,14 +119,15 @@ def tradeoff(
     def measure(p: Point) -> dict[str, Any]:
         show(f"measure {p.name}", {})
         head = {"name": p.name, "group": p.group}
+        if failed := trained[p.name]["failed"]:
+            return head | {"failed": failed}
         try:
             found = made.pop(p.name, None) or _found(job, p, space, base, gauge)
             return head | {"failed": None} | _measured(job, p, found, base, gauge, others)
         except REFUSALS as e:
             return head | {"failed": str(e)}
 
-    for p in chosen:
-        run.stage(f"train-{p.word}", partial(train, p))
+    trained = {p.name: run.stage(f"train-{p.word}", partial(train, p)) for p in chosen}
     rows = [run.stage(f"point-{p.word}", partial(measure, p)) for p in chosen]
     if all(row["failed"] for row in rows):
         raise JobError(f"no point could be measured; {rows[0]['name']}: {rows[0]['failed']}")
