@@ -7,8 +7,9 @@ BIN := .venv/bin
 WHEELS := $(or $(PIP_FIND_LINKS),$(shell $(PY) -m pip config get global.find-links 2>/dev/null))
 TORCH := $(if $(WHEELS),--find-links $(WHEELS),--torch-backend=cpu)
 WORKERS ?= 2
+LOWEST ?= tests
 
-.PHONY: help claims setup demo fmt lint types test test-all kill-test check bench peers data-check docs wheel-test clean
+.PHONY: help claims setup demo fmt lint types test test-all kill-test check bench peers data-check docs lowest sbom wheel-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,6 +74,14 @@ wheel-test: setup  ## build the wheel, install it in a fresh environment, run th
 	$(PY) -m venv build/wheel/venv
 	$(BIN)/uv pip install -q --python build/wheel/venv/bin/python $(TORCH) -c constraints.txt "$$(ls build/wheel/*.whl)[export,report,dev]"
 	build/wheel/venv/bin/python -m pytest -n $(WORKERS) -m "not slow and not kill" tests
+
+lowest: | $(BIN)/uv  ## install the lowest allowed versions in their own environment and run the quick tests
+	$(PY) -m venv --clear build/lowest
+	$(BIN)/uv pip install -q --python build/lowest/bin/python $(TORCH) --resolution lowest-direct -e ".[export,report,pipeline,gpu,gpu-data,speech,dev]"
+	build/lowest/bin/python -m pytest -n $(WORKERS) -m "not slow and not kill" $(LOWEST)
+
+sbom: setup  ## write what is installed as a CycloneDX list to build/sbom.json
+	$(BIN)/uv tool run -q --from cyclonedx-bom cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml -o build/sbom.json
 
 clean:  ## remove what the targets made
 	rm -rf .venv .venv-peers build runs
