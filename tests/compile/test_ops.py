@@ -31,26 +31,67 @@ def moments(generator, *shape):
 CONVS = [ConvSizes(1, 129, 1, 37, 33), ConvSizes(2, 19, 11, 13, 21, 3, 3, (2, 2), (1, 1))]
 
 
+def units():
+    """A small tile of vectors, and of the matrix unit where there is one."""
+    if toolchain() is None:
+        return []
+    return [(0, 4, 2, 2, 1, 1)] + [(1, 32, 2, 1, 1, 1)] * ops.machine().matrix_unit
+
+
 @pytest.mark.parametrize("sizes", CONVS)
-@pytest.mark.parametrize(("dtype", "planes"), [("float32", 1), ("int8", 1), ("bits", 1), ("bits", 2)])
-def test_products_and_convolutions_are_exact(sizes, dtype, planes):
+@pytest.mark.parametrize("planes", [1, 2])
+def test_products_of_bits_are_exact(sizes, planes):
     g = torch.Generator().manual_seed(0)
-    z, op = sizes, ops.Conv2d(sizes, dtype, planes)
-    kinds = {"float32": ("float32", "float32"), "int8": ("int8", "int8"), "bits": ("codes", "signs")}[dtype]
-    x = values(g, kinds[0], z.n, z.c, z.h, z.w, planes=planes)
-    w = values(g, kinds[1], z.k, z.c, z.r, z.s)
-    kernel = ops.Kernel(op).pack(w)
-    assert torch.equal(kernel(x), op.reference(x, w))
+    op, z = ops.BitConv2d(sizes, planes), sizes
+    x, w = values(g, "codes", z.n, z.c, z.h, z.w, planes=planes), values(g, "signs", z.k, z.c, z.r, z.s)
+    assert torch.equal(ops.Kernel(op).pack(w)(x), op.reference(x, w))
 
 
-def test_another_tile_gives_the_same():
-    g = torch.Generator().manual_seed(1)
-    op = ops.Gemm.of(33, 50, 70)
-    x, w = values(g, "float32", 1, 70, 1, 50), values(g, "float32", 33, 70, 1, 1)
-    config = (3, 2, 14, 2, 1)
+@pytest.mark.parametrize("config", units())
+@pytest.mark.parametrize(
+    ("kind", "sizes", "dtype", "layout"),
+    [
+        (ops.Conv2d, CONVS[1], "float32", "nchw"),
+        (ops.Conv2d, CONVS[1], "int8", "nhwc"),
+        (ops.Conv2d, ConvSizes(1, 3, 20, 20, 17, 5, 5, padding=(2, 2)), "float32", "nhwc"),
+        (ops.Conv2d, ConvSizes(1, 64, 7, 7, 33, 3, 3, padding=(1, 1)), "int8", "nchw"),
+        (ops.Gemm, ConvSizes.gemm(37, 33, 129), "int8", "nhwc"),
+        (ops.Gemm, ConvSizes.gemm(50, 70, 512), "float32", "nhwc"),
+    ],
+)
+def test_products_and_convolutions_are_exact(kind, sizes, layout, dtype, config):
+    g = torch.Generator().manual_seed(0)
+    op = kind(sizes, dtype, layout)
     assert op.space().why(config) is None
-    assert torch.equal(ops.Kernel(op, config).pack(w)(x), op.reference(x, w))
-    assert "#define MR 3" in ops.Kernel(op, config).source
+    s, bias = op.signature, torch.arange(sizes.k) - 5
+    x, w = values(g, dtype, *s.x), values(g, dtype, *s.w)
+    kernel, expected = ops.Kernel(op, config), op.reference(x, w)
+    assert torch.equal(kernel.pack(w)(x), expected)
+    bias = bias.to(expected.dtype)
+    turned = bias[:, None, None] if layout == "nchw" else bias
+    assert torch.equal(kernel.pack(w, bias)(x), expected + turned)
+
+
+@pytest.mark.parametrize("config", units())
+def test_fp32_is_as_precise_as_torch(config):
+    g = torch.Generator().manual_seed(1)
+    op = ops.Gemm.of(64, 48, 700)
+    x, w = torch.randn(64, 700, generator=g), torch.randn(700, 48, generator=g)
+    exact, scale = x.double() @ w.double(), x.abs().double() @ w.abs().double()
+    error = ((ops.Kernel(op, config).pack(w)(x) - exact).abs() / scale).max()
+    assert error < 2 * ((x @ w - exact).abs() / scale).max() < 1e-6
+
+
+@pytest.mark.slow
+def test_int8_is_exact_on_random_shapes():
+    g = torch.Generator().manual_seed(2)
+    for _ in range(200):
+        m, n, k = (int(torch.randint(1, most, (), generator=g)) for most in (70, 90, 300))
+        op = ops.Gemm.of(m, n, k, "int8")
+        valid = [c for c in [op.default(ops.machine()), *units()] if op.space().why(c) is None]
+        x, w = values(g, "int8", m, k), values(g, "int8", k, n)
+        pick = valid[int(torch.randint(0, len(valid), (), generator=g))]
+        assert torch.equal(ops.Kernel(op, pick).pack(w)(x), op.reference(x, w)), (m, n, k, pick)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
@@ -65,7 +106,7 @@ def test_depthwise(dtype):
 @pytest.mark.parametrize(
     ("op", "x", "w"),
     [
-        (ops.PfpDense.of(3, 50, 21), (3, 50, 1, 1), (21, 50, 1, 1)),
+        (ops.PfpDense.of(40, 70, 37), (40, 70), (37, 70)),
         (ops.PfpConv2d(ConvSizes(2, 3, 9, 8, 7, 3, 3, padding=(1, 1))), (2, 3, 9, 8), (7, 3, 3, 3)),
     ],
 )
@@ -73,10 +114,12 @@ def test_gaussian_products(op, x, w, relu):
     g = torch.Generator().manual_seed(3)
     op = type(op)(op.sizes, relu)
     given, weights = moments(g, *x), moments(g, *w)
-    found, expected = ops.Kernel(op).pack(weights)(given), op.reference(given, weights)
+    expected = op.reference(given, weights)
     scale = expected[1].max()
-    assert ((found[0] - expected[0]).abs() / scale.sqrt()).max() < 1e-4
-    assert ((found[1] - expected[1]).abs() / scale).max() < 1e-4
+    for config in (c for c in units() if op.space().why(c) is None):
+        found = ops.Kernel(op, config).pack(weights)(given)
+        assert ((found[0] - expected[0]).abs() / scale.sqrt()).max() < 3e-5
+        assert ((found[1] - expected[1]).abs() / scale).max() < 3e-5
 
 
 @pytest.mark.parametrize(
@@ -179,6 +222,7 @@ def test_spaces_say_why_and_defaults_are_valid():
         ops.Gemm.of(960, 960, 960),
         ops.Gemm.of(1, 7, 3),
         ops.Conv2d(CONVS[1], "int8"),
+        ops.BitConv2d(CONVS[1]),
         ops.PfpDense.of(1, 8, 9),
     ):
         space, m = op.space(), ops.machine()
@@ -195,9 +239,10 @@ def test_spaces_say_why_and_defaults_are_valid():
         (lambda: ops.parse("gemm:8x8x8,fp16"), "no type 'fp16'"),
         (lambda: ops.machine("cortex-a99"), "no machine"),
         (lambda: ops.Gemm.of(8, 8, 70_000, "int8"), "can leave int32"),
-        (lambda: ops.Kernel(ops.Gemm.of(8, 8, 8), (14, 4, 8, 1, 1)), "breaks the rule 'registers'"),
-        (lambda: ops.Kernel(ops.Gemm.of(8, 8, 8))(torch.zeros(1, 8, 1, 8)), "call pack"),
-        (lambda: ops.Kernel(ops.Gemm.of(8, 8, 8))(torch.zeros(1, 8, 1, 9)), "takes"),
+        (lambda: ops.Kernel(ops.Gemm.of(8, 8, 8), (0, 14, 4, 1, 1, 1)), "breaks the rule 'registers'"),
+        (lambda: ops.Kernel(ops.Gemm.of(8, 8, 8))(torch.zeros(8, 8)), "call pack"),
+        (lambda: ops.Kernel(ops.Gemm.of(8, 8, 8))(torch.zeros(8, 9)), "takes"),
+        (lambda: ops.Kernel(ops.Gemm.of(8, 8, 8)).pack(torch.zeros(9, 8)), "takes weights"),
     ],
 )
 def test_mistakes_are_named(call, text):

@@ -5,14 +5,16 @@ Every operator has a `space` of kernels, emits the text of one, knows its traffi
 """
 
 from ._build import build_program, emulator
-from ._dense import Conv2d, DepthwiseConv2d, Gemm
+from ._dense import BitConv2d, DepthwiseConv2d
 from ._kernel import Kernel
 from ._machine import Machine, machine
 from ._operator import Operator
 from ._parse import parse
 from ._pfp import PfpConv2d, PfpDense, PfpMaxPool2d, PfpReLU
+from ._product import Conv2d, Gemm
 
 __all__ = [
+    "BitConv2d",
     "Conv2d",
     "DepthwiseConv2d",
     "Gemm",

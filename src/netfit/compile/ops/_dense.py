@@ -1,4 +1,4 @@
-"""Products of matrices and convolutions: fp32, int8 and bit-serial, on the blocked kernels of `kernels.dense`."""
+"""Bit-serial products on the blocked kernels of `kernels.dense`, and depthwise convolutions."""
 
 from __future__ import annotations
 
@@ -11,23 +11,17 @@ from netfit.errors import ConfigError
 from .._sizes import ConvSizes
 from .._space import Config
 from ._machine import Machine
-from ._operator import Operator
+from ._operator import Operator, Signature
 
-__all__ = ["Conv2d", "DepthwiseConv2d", "Gemm"]
-
-Dtype = Literal["float32", "int8", "bits"]
-_PRECISION = {"float32": 0, "int8": 1, "bits": 2}
-_PER = {"float32": 1, "int8": 4, "bits": 32}
-_MOST_INT32 = 2**31 - 1
+__all__ = ["BitConv2d", "DepthwiseConv2d"]
 
 
 @dataclass(frozen=True)
-class Conv2d(Operator):
-    """A convolution without groups; int8 and bit products are summed in int32.
+class BitConv2d(Operator):
+    """A convolution of unsigned codes of ``planes`` bits with weights of -1 and +1, without groups, summed in int32.
 
     Args:
         sizes: of the convolution; stride and padding alike along both axes.
-        dtype: ``"float32"``, ``"int8"``, or ``"bits"``: unsigned codes of ``planes`` bits times weights of -1 and +1.
         planes: bits of a code.
 
     Raises:
@@ -35,27 +29,24 @@ class Conv2d(Operator):
     """
 
     sizes: ConvSizes
-    dtype: Dtype = "float32"
     planes: int = 1
-    files = ("dense.c", "op_dense.c")
+    files = ("vectors.h", "dense.c", "op_bits.c")
 
     def __post_init__(self) -> None:
         z = self.sizes
         if z.groups != 1 or z.stride[0] != z.stride[1] or z.padding[0] != z.padding[1]:
             raise ConfigError(f"{z}: generated are convolutions without groups, alike along both axes")
-        if self.dtype not in _PRECISION or not 1 <= self.planes <= 8 or (self.planes > 1 and self.dtype != "bits"):
-            raise ConfigError(f"dtype {self.dtype!r} with {self.planes} planes: float32, int8, or bits with 1 to 8")
-        largest = {"float32": 0, "int8": 1 << 14, "bits": (1 << self.planes) - 1}[self.dtype]
-        # VNNI adds 128 to activations: partial sums are twice as large as the result.
-        if 2 * z.c * z.r * z.s * largest > _MOST_INT32:
-            raise ConfigError(f"sums of {z.c * z.r * z.s} {self.dtype} products can leave int32: split the channels")
+        if not 1 <= self.planes <= 8:
+            raise ConfigError(f"codes of {self.planes} bits: 1 to 8")
+        if 2 * z.c * z.r * z.s << self.planes > 2**31 - 1:
+            raise ConfigError(f"sums of {z.c * z.r * z.s} products can leave int32: split the channels")
 
     @property
     def name(self) -> str:
         """Operator and sizes."""
         z = self.sizes
-        kind = self.dtype if self.dtype != "bits" else f"bits{self.planes}"
-        return f"conv2d {kind} {z.n}x{z.c}x{z.h}x{z.w} k{z.k} {z.r}x{z.s} stride {z.stride[0]} padding {z.padding[0]}"
+        where = f"stride {z.stride[0]} padding {z.padding[0]}"
+        return f"conv2d bits{self.planes} {z.n}x{z.c}x{z.h}x{z.w} k{z.k} {z.r}x{z.s} {where}"
 
     @property
     def macs(self) -> int:
@@ -65,7 +56,7 @@ class Conv2d(Operator):
     @property
     def depth(self) -> int:
         """Words of a sum."""
-        return -(-self.sizes.c // _PER[self.dtype]) * self.sizes.r * self.sizes.s
+        return -(-self.sizes.c // 32) * self.sizes.r * self.sizes.s
 
     def knobs(self, m: Machine) -> dict[str, tuple[int, ...]]:
         """Tile of sums (rows, vectors), words of a block of the sum, tiles of rows and of pixels of a block."""
@@ -105,7 +96,7 @@ class Conv2d(Operator):
         """Sizes, tile and blocks."""
         z, mr, nv = self.sizes, config["mr"], config["nv"]
         return {
-            "PRECISION": _PRECISION[self.dtype], "BATCH": z.n, "ROWS": z.k, "CHANNELS": z.c, "HEIGHT": z.h,
+            "PRECISION": 2, "BATCH": z.n, "ROWS": z.k, "CHANNELS": z.c, "HEIGHT": z.h,
             "WIDTH": z.w, "TAPS_H": z.r, "TAPS_W": z.s, "STRIDE": z.stride[0], "PADDING": z.padding[0],
             "PLANES": self.planes, "MR": mr, "NV": nv, "KC": config["kc"], "MC": config["mc"] * mr,
             "NC": config["nc"] * nv * m.lanes,
@@ -137,35 +128,19 @@ class Conv2d(Operator):
             "sums": 4.0 * z.k * pixels * (2 * blocks - 1),
         }
 
+    @property
+    def signature(self) -> Signature:
+        """Codes (n, c, h, w), signs (k, c, r, s), and sums (n, k, oh, ow)."""
+        z = self.sizes
+        return Signature((z.n, z.c, z.h, z.w), "uint8", (z.k, z.c, z.r, z.s), (z.n, z.k, z.oh, z.ow), "int32", "int8")
+
     def reference(self, *operands: Any) -> Any:
-        """(n, c, h, w) and (k, c, r, s) to (n, k, oh, ow), fp32 or int32."""
+        """(n, c, h, w) and (k, c, r, s) to (n, k, oh, ow), int32."""
         import torch
 
         x, w = operands
-        wide = torch.float32 if self.dtype == "float32" else torch.float64
-        if self.dtype == "bits":
-            x, w = x & (2**self.planes - 1), torch.where(w > 0, 1, -1)
-        out = torch.nn.functional.conv2d(x.to(wide), w.to(wide), None, self.sizes.stride, self.sizes.padding)
-        return out if self.dtype == "float32" else out.to(torch.int32)
-
-
-@dataclass(frozen=True)
-class Gemm(Conv2d):
-    """The product (m, k) x (k, n), a convolution of one tap over n pixels; int8 and bits as in `Conv2d`.
-
-    Make one with `Gemm.of`.
-    """
-
-    @classmethod
-    def of(cls, m: int, n: int, k: int, dtype: Dtype = "float32", planes: int = 1) -> Gemm:
-        """Weights (m, k) times activations (k, n)."""
-        return cls(ConvSizes(1, k, 1, n, m), dtype, planes)
-
-    @property
-    def name(self) -> str:
-        """Operator and sizes."""
-        kind = self.dtype if self.dtype != "bits" else f"bits{self.planes}"
-        return f"gemm {kind} {self.sizes.k}x{self.sizes.w}x{self.sizes.c}"
+        codes, signs = (x & (2**self.planes - 1)).double(), torch.where(w > 0, 1.0, -1.0).double()
+        return torch.nn.functional.conv2d(codes, signs, None, self.sizes.stride, self.sizes.padding).to(torch.int32)
 
 
 @dataclass(frozen=True)
@@ -184,7 +159,7 @@ class DepthwiseConv2d(Operator):
 
     sizes: ConvSizes
     dtype: Literal["float32", "int8"] = "float32"
-    files = ("op_depthwise.c",)
+    files = ("vectors.h", "op_depthwise.c")
 
     def __post_init__(self) -> None:
         z = self.sizes
@@ -219,7 +194,7 @@ class DepthwiseConv2d(Operator):
         """Sizes and tile."""
         z = self.sizes
         return {
-            "PRECISION": _PRECISION[self.dtype], "BATCH": z.n, "CHANNELS": z.c, "HEIGHT": z.h, "WIDTH": z.w,
+            "PRECISION": int(self.dtype == "int8"), "BATCH": z.n, "CHANNELS": z.c, "HEIGHT": z.h, "WIDTH": z.w,
             "TAPS_H": z.r, "TAPS_W": z.s, "STRIDE": z.stride[0], "PADDING": z.padding[0], "TILE_W": config["tile_w"],
         }  # fmt: skip
 
@@ -231,6 +206,12 @@ class DepthwiseConv2d(Operator):
         return {
             "weights": 4.0 * tiles * z.c * z.r * z.s, "pixels": size * z.macs, "sums": 4.0 * z.n * z.oh * z.ow * z.c,
         }  # fmt: skip
+
+    @property
+    def signature(self) -> Signature:
+        """(n, h, w, c), (c, r, s), and (n, oh, ow, c)."""
+        z, kind = self.sizes, "int32" if self.dtype == "int8" else "float32"
+        return Signature((z.n, z.h, z.w, z.c), self.dtype, (z.c, z.r, z.s), (z.n, z.oh, z.ow, z.c), kind)
 
     def reference(self, *operands: Any) -> Any:
         """(n, h, w, c) and (c, r, s) to (n, oh, ow, c), fp32 or int32."""

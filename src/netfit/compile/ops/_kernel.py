@@ -12,7 +12,7 @@ from netfit.kernels import compile_c
 from netfit.kernels._ops import source
 
 from .._space import Config
-from ._dense import Conv2d, DepthwiseConv2d
+from ._dense import DepthwiseConv2d
 from ._machine import machine
 from ._operator import Operator, _parts
 
@@ -50,6 +50,8 @@ class Kernel:
     """
 
     def __init__(self, op: Operator, config: Config | None = None) -> None:
+        import torch
+
         m = machine()
         self.op, self.config = op, op.default(m) if config is None else tuple(config)
         rule = op.space(m).why(self.config) if len(self.config) == len(op.knobs(m)) else "knobs"
@@ -59,7 +61,13 @@ class Kernel:
         self._code = compile_c(self.source, "op", _FLAGS)
         for name in ("op_packed_words", "op_scratch_words"):
             getattr(self._code, name).restype = ctypes.c_int64
-        self._packed: Any = None
+        self._code.op_pack.argtypes = [ctypes.c_void_p] * 3
+        self._code.op_run.argtypes = [ctypes.c_void_p] * 4
+        self._code.op_run.restype = None
+        s = op.signature
+        self._shape, self._out, self._empty = torch.Size(s.x), s.out, torch.empty
+        self._types = [getattr(torch, kind) for kind in (s.x_type, s.w_type or s.x_type, s.out_type)]
+        self._pointers: list[int] = []
 
     def pack(self, weights: Any, bias: Any = None) -> Kernel:
         """Weights for the calls to come.
@@ -70,14 +78,19 @@ class Kernel:
 
         Returns:
             This kernel.
-        """
-        import torch
 
-        self._packed = torch.zeros(self._code.op_packed_words(), dtype=torch.int32)
-        kept = weights.contiguous(), None if bias is None else bias.contiguous()
-        pointer = None if kept[1] is None else ctypes.c_void_p(kept[1].data_ptr())
-        self._code.op_pack(ctypes.c_void_p(kept[0].data_ptr()), pointer, ctypes.c_void_p(self._packed.data_ptr()))
-        self._scratch = torch.zeros(self._code.op_scratch_words() + 16, dtype=torch.int32)
+        Raises:
+            ConfigError: weights of another shape or type.
+        """
+        s = self.op.signature
+        if weights.shape != s.w or weights.dtype != self._types[1]:
+            raise ConfigError(
+                f"{self.op.name} takes weights {s.w} {self._types[1]}, not {tuple(weights.shape)} {weights.dtype}"
+            )
+        weights = weights.contiguous()
+        bias = None if bias is None else bias.to(self._types[2]).contiguous()
+        self._reserve()
+        self._code.op_pack(weights.data_ptr(), None if bias is None else bias.data_ptr(), self._pointers[0])
         return self
 
     def __call__(self, x: Any) -> Any:
@@ -89,20 +102,24 @@ class Kernel:
         Raises:
             ConfigError: no weights were packed, or the input has another shape or type.
         """
+        s = self.op.signature if x.shape != self._shape or x.dtype != self._types[0] else None
+        if s is not None:
+            raise ConfigError(f"{self.op.name} takes {s.x} {self._types[0]}, not {tuple(x.shape)} {x.dtype}")
+        if not self._pointers:
+            if self.op.signature.w is not None:
+                raise ConfigError(f"{self.op.name} has no weights yet: call pack(weights) first")
+            self._reserve()
+        x, out = x.contiguous(), self._empty(self._out, dtype=self._types[2])
+        self._code.op_run(x.data_ptr(), *self._pointers, out.data_ptr())
+        return out
+
+    def _reserve(self) -> None:
+        """Memory for packed weights and for the scratch of calls, at whole lines of the cache."""
         import torch
 
-        shape, kind, out_shape, out_kind = self._types()
-        if x.shape != shape or x.dtype != kind:
-            raise ConfigError(f"{self.op.name} takes {tuple(shape)} {kind}, not {tuple(x.shape)} {x.dtype}")
-        if self._packed is None:
-            if "pointwise" not in self.op.files[-1]:
-                raise ConfigError(f"{self.op.name} has no weights yet: call pack(weights) first")
-            self._packed = self._scratch = torch.zeros(32, dtype=torch.int32)
-        x, out = x.contiguous(), torch.empty(out_shape, dtype=out_kind)
-        scratch = self._scratch.data_ptr() + -self._scratch.data_ptr() % 64
-        run = ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(self._packed.data_ptr()), ctypes.c_void_p(scratch)
-        self._code.op_run(*run, ctypes.c_void_p(out.data_ptr()))
-        return out
+        words = self._code.op_packed_words(), self._code.op_scratch_words()
+        self._memory = [torch.zeros(count + 16, dtype=torch.int32) for count in words]
+        self._pointers = [t.data_ptr() + -t.data_ptr() % 64 for t in self._memory]
 
     def export(self, folder: str | Path) -> Path:
         """Write ``op.c``, ``op.h`` and ``op_test.c``: the kernel, its interface, and a program that tests and times it.
@@ -127,28 +144,8 @@ class Kernel:
         return folder
 
     def _c_types(self) -> tuple[str, str, str]:
-        dtype = getattr(self.op, "dtype", "float32")
-        if dtype == "float32":
-            return "float", "float", "float"
-        return "int8_t", "int8_t" if isinstance(self.op, DepthwiseConv2d) else "uint8_t", "int32_t"
-
-    def _types(self) -> tuple[tuple[int, ...], Any, tuple[int, ...], Any]:
-        """Shape and type of input and result."""
-        import torch
-
-        op: Any = self.op
-        if isinstance(op, DepthwiseConv2d):
-            z = op.sizes
-            kinds = (torch.float32, torch.float32) if op.dtype == "float32" else (torch.int8, torch.int32)
-            return (z.n, z.h, z.w, z.c), kinds[0], (z.n, z.oh, z.ow, z.c), kinds[1]
-        if isinstance(op, Conv2d):
-            z = op.sizes
-            given = {"float32": torch.float32, "int8": torch.int8, "bits": torch.uint8}[op.dtype]
-            out = torch.float32 if op.dtype == "float32" else torch.int32
-            return (z.n, z.c, z.h, z.w), given, (z.n, z.k, z.oh, z.ow), out
-        if hasattr(op, "sizes"):
-            z = op.sizes
-            return (2, z.n, z.c, z.h, z.w), torch.float32, (2, z.n, z.k, z.oh, z.ow), torch.float32
-        kernel, stride = getattr(op, "kernel", 1), getattr(op, "stride", 1)
-        oh, ow = (op.h - kernel) // stride + 1, (op.w - kernel) // stride + 1
-        return (2, op.n, op.c, op.h, op.w), torch.float32, (2, op.n, op.c, oh, ow), torch.float32
+        names = {"float32": "float", "int8": "int8_t", "uint8": "uint8_t", "int32": "int32_t"}
+        s = self.op.signature
+        # Products take bytes of activations as they are, signed ones too.
+        x = "uint8_t" if s.x_type == "int8" and not isinstance(self.op, DepthwiseConv2d) else names[s.x_type]
+        return names[s.w_type or s.x_type], x, names[s.out_type]

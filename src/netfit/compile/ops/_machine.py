@@ -18,6 +18,7 @@ class Machine:
         registers: vector registers.
         l1, l2: bytes of a core's data caches.
         flags: of the cross compiler; none for the host.
+        matrix_unit: whether it has one (AMX with int8 and bf16) and lends it to programs.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Machine:
     l1: int
     l2: int
     flags: tuple[str, ...] = ()
+    matrix_unit: bool = False
 
 
 def _arm(name: str, l1: int, l2: int, wide: bool, *model: str) -> Machine:
@@ -55,8 +57,13 @@ def machine(name: str = "host") -> Machine:
         return _CROSS[name]
     if name != "host":
         raise ConfigError(f"no machine {name!r}; {did_you_mean(name, ['host', *_CROSS])}")
+    from netfit.kernels import compile_c
+    from netfit.kernels._ops import source
     from netfit.kernels.dense._library import library
 
     lanes, size = int(library("fp32").dense_lanes()), caches()
     registers = 16 if lanes == 8 else 32
-    return Machine("host", lanes, registers, size["l1"], size.get("l2", 8 * size["l1"]))
+    code = compile_c(source("matrix_unit.c"), "matrix_unit")
+    return Machine(
+        "host", lanes, registers, size["l1"], size.get("l2", 8 * size["l1"]), matrix_unit=bool(code.matrix_unit())
+    )

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from netfit.kernels._ops import source
 
 from .._space import Config, Space
 from ._machine import Machine, machine
 
-__all__ = ["Operator"]
+__all__ = ["Operator", "Signature"]
 
 _MARK = "/* TEST */\n"
+
+
+class Signature(NamedTuple):
+    """Shapes and torch types of input, weights and result; no weights where nothing is multiplied.
+
+    Gaussian operators stack means and second moments.
+    """
+
+    x: tuple[int, ...]
+    x_type: str
+    w: tuple[int, ...] | None
+    out: tuple[int, ...]
+    out_type: str
+    w_type: str = ""
+    """That of the input when empty."""
 
 
 class Operator(ABC):
     """A kernel to be generated; a subclass is a frozen dataclass of its sizes."""
 
     files: ClassVar[tuple[str, ...]]
-    """C files of the kernel, behind the vectors; the last one ends with its test."""
+    """C files of the kernel; the last one ends with its test."""
 
     @property
     @abstractmethod
@@ -31,6 +46,11 @@ class Operator(ABC):
     @abstractmethod
     def macs(self) -> int:
         """Multiply-accumulates (or elements, where nothing is multiplied)."""
+
+    @property
+    @abstractmethod
+    def signature(self) -> Signature:
+        """What goes in and comes out."""
 
     @abstractmethod
     def knobs(self, m: Machine) -> dict[str, tuple[int, ...]]:
@@ -96,7 +116,7 @@ class Operator(ABC):
 
 
 def _parts(files: tuple[str, ...]) -> tuple[str, str]:
-    kernel, _, test = source("vectors.h", *files).partition(_MARK)
+    kernel, _, test = source(*files).partition(_MARK)
     return kernel, test
 
 

@@ -16,17 +16,19 @@ from netfit.errors import ConfigError
 from .._sizes import ConvSizes
 from .._space import Config
 from ._machine import Machine
-from ._operator import Operator
+from ._operator import Operator, Signature
+from ._product import Product
 
 __all__ = ["PfpConv2d", "PfpDense", "PfpMaxPool2d", "PfpReLU"]
 
 
 @dataclass(frozen=True)
-class PfpConv2d(Operator):
+class PfpConv2d(Product):
     """A convolution of independent Gaussians with independent Gaussian weights, with the rectifier if asked.
 
     Operands and result are means and second moments, stacked: (2, n, c, h, w) and (2, k, c, r, s) to (2, n, k, oh, ow).
-    For a deterministic input the second moment is the square.
+    For a deterministic input the second moment is the square. The variance is summed as input variance times second
+    moment plus squared mean times weight variance, so nothing cancels.
 
     Args:
         sizes: of the convolution, without groups, alike along both axes.
@@ -36,14 +38,7 @@ class PfpConv2d(Operator):
         ConfigError: groups, or different strides along the axes.
     """
 
-    sizes: ConvSizes
     relu: bool = False
-    files = ("op_gauss.h", "op_pfp.c")
-
-    def __post_init__(self) -> None:
-        z = self.sizes
-        if z.groups != 1 or z.stride[0] != z.stride[1] or z.padding[0] != z.padding[1]:
-            raise ConfigError(f"{z}: generated are convolutions without groups, alike along both axes")
 
     @property
     def name(self) -> str:
@@ -54,53 +49,19 @@ class PfpConv2d(Operator):
         )
 
     @property
-    def macs(self) -> int:
-        """Multiply-accumulates of the mean; the variance takes two more operations for each."""
-        return self.sizes.macs
+    def _gauss(self) -> bool:
+        return True
 
-    def knobs(self, m: Machine) -> dict[str, tuple[int, ...]]:
-        """Tile of sums: broadcast operands and vectors."""
-        return {"mr": (1, 2, 3, 4, 5, 6, 8), "nv": (1, 2, 3, 4)}
-
-    def why(self, config: Mapping[str, int], m: Machine) -> str | None:
-        """Two sums for each place of the tile."""
-        mr, nv = config["mr"], config["nv"]
-        return "registers" if 2 * mr * nv + 2 * nv + 1 > m.registers else None
-
-    def default(self, m: Machine) -> Config:
-        """Four by two where registers allow; a single image needs no rows."""
+    @property
+    def signature(self) -> Signature:
+        """Moments of images, of weights, and of images."""
         z = self.sizes
-        mr, nv = (4, 2) if m.registers == 32 else (2, 2)
-        rows = z.n if z.h * z.w == 1 else z.k
-        return (mr, nv) if rows > 1 else (1, 4 if m.registers == 32 else 2)
+        w, out = (2, z.k, z.c, z.r, z.s), (2, z.n, z.k, z.oh, z.ow)
+        return Signature((2, z.n, z.c, z.h, z.w), "float32", w, out, "float32")
 
     def defines(self, config: Mapping[str, int], m: Machine) -> dict[str, int]:
-        """Sizes and tile."""
-        z = self.sizes
-        return {
-            "BATCH": z.n, "ROWS": z.k, "CHANNELS": z.c, "HEIGHT": z.h, "WIDTH": z.w, "TAPS_H": z.r, "TAPS_W": z.s,
-            "STRIDE": z.stride[0], "PADDING": z.padding[0], "RELU": int(self.relu), "MR": config["mr"],
-            "NV": config["nv"],
-        }  # fmt: skip
-
-    def estimate(self, config: Mapping[str, int], m: Machine) -> float:
-        """Cycles of the products, with the padding of tiles."""
-        z, mr, wide = self.sizes, config["mr"], config["nv"] * m.lanes
-        dense = z.h * z.w == 1
-        rows, cols, times = (z.n, z.k, 1) if dense else (z.k, z.oh * z.ow, z.n)
-        tiles = -(-rows // mr) * -(-cols // wide) * times
-        per = max(2.0 * mr * config["nv"], 8.0, 2.0 * mr + 2 * config["nv"])
-        return tiles * z.c * z.r * z.s * per
-
-    def traffic(self, config: Mapping[str, int], m: Machine) -> dict[str, float]:
-        """Bytes: panels of both operands once for every tile of the other."""
-        z = self.sizes
-        rows, cols, times = (z.n, z.k, 1) if z.h * z.w == 1 else (z.k, z.oh * z.ow, z.n)
-        wide, depth = config["nv"] * m.lanes, z.c * z.r * z.s
-        return {
-            "rows": 8.0 * rows * depth * -(-cols // wide) * times, "columns": 8.0 * cols * depth * times,
-            "sums": 8.0 * rows * cols * times,
-        }  # fmt: skip
+        """Sizes, tile and the rectifier."""
+        return super().defines(config, m) | {"RELU": int(self.relu)}
 
     def reference(self, *operands: Any) -> Any:
         """Moments in float64 torch, as float32."""
@@ -118,7 +79,7 @@ class PfpConv2d(Operator):
 
 @dataclass(frozen=True)
 class PfpDense(PfpConv2d):
-    """A linear layer on Gaussians: (2, batch, in, 1, 1) and (2, out, in, 1, 1) to (2, batch, out, 1, 1).
+    """A linear layer on Gaussians: (2, batch, in) and (2, out, in) to (2, batch, out).
 
     Make one with `PfpDense.of`.
     """
@@ -126,12 +87,27 @@ class PfpDense(PfpConv2d):
     @classmethod
     def of(cls, batch: int, in_features: int, out_features: int, relu: bool = False) -> PfpDense:
         """From sizes of the layer."""
-        return cls(ConvSizes(batch, in_features, 1, 1, out_features), relu)
+        return cls(ConvSizes.gemm(batch, out_features, in_features), relu)
 
     @property
     def name(self) -> str:
         """Operator and sizes."""
-        return f"pfp dense{' relu' if self.relu else ''} {self.sizes.n}x{self.sizes.c}x{self.sizes.k}"
+        return f"pfp dense{' relu' if self.relu else ''} {self.sizes.w}x{self.sizes.c}x{self.sizes.k}"
+
+    @property
+    def _last(self) -> bool:
+        return True
+
+    @property
+    def signature(self) -> Signature:
+        """Moments of (batch, in), (out, in), and (batch, out)."""
+        z = self.sizes
+        return Signature((2, z.w, z.c), "float32", (2, z.k, z.c), (2, z.w, z.k), "float32")
+
+    def reference(self, *operands: Any) -> Any:
+        """Moments in float64 torch, as float32."""
+        x, w = operands
+        return super().reference(x[..., None, None], w[..., None, None]).flatten(2)
 
 
 @dataclass(frozen=True)
@@ -142,7 +118,7 @@ class _Pointwise(Operator):
     c: int
     h: int
     w: int
-    files = ("op_gauss.h", "op_pfp_pointwise.c")
+    files = ("vectors.h", "op_gauss.h", "op_pfp_pointwise.c")
 
     def __post_init__(self) -> None:
         if min(self.n, self.c, self.h, self.w) < 1:
@@ -152,6 +128,12 @@ class _Pointwise(Operator):
     def macs(self) -> int:
         """Elements."""
         return self.n * self.c * self.h * self.w
+
+    @property
+    def signature(self) -> Signature:
+        """Moments of images."""
+        shape = (2, self.n, self.c, self.h, self.w)
+        return Signature(shape, "float32", None, shape, "float32")
 
     def knobs(self, m: Machine) -> dict[str, tuple[int, ...]]:
         """One vector at a time; tuning a pool makes it slower, say those who tried."""
@@ -210,6 +192,12 @@ class PfpMaxPool2d(_Pointwise):
     def name(self) -> str:
         """Operator and sizes."""
         return f"pfp maxpool {self.n}x{self.c}x{self.h}x{self.w} {self.kernel}x{self.kernel} stride {self.stride}"
+
+    @property
+    def signature(self) -> Signature:
+        """Moments of images, and of smaller ones."""
+        oh, ow = (self.h - self.kernel) // self.stride + 1, (self.w - self.kernel) // self.stride + 1
+        return super().signature._replace(out=(2, self.n, self.c, oh, ow))
 
     def defines(self, config: Mapping[str, int], m: Machine) -> dict[str, int]:
         """Sizes."""

@@ -1,17 +1,10 @@
-/* One convolution or product of matrices with its sizes fixed, behind dense.c. BATCH, ROWS, CHANNELS, HEIGHT, WIDTH,
+/* One bit-serial convolution with its sizes fixed, behind dense.c. BATCH, ROWS, CHANNELS, HEIGHT, WIDTH,
    TAPS_H, TAPS_W, STRIDE, PADDING and PLANES are the sizes; KC, MC and NC the blocks. */
 
-#if PRECISION == 0
-#define PER 1
-typedef float weight_t;
-typedef float input_t;
-typedef float output_t;
-#else
-#define PER (PRECISION == 1 ? 4 : 32)
+#define PER 32
 typedef int8_t weight_t;
-typedef uint8_t input_t; /* int8 as bytes, or codes of PLANES bits */
+typedef uint8_t input_t; /* codes of PLANES bits */
 typedef int32_t output_t;
-#endif
 #define WORDS ((CHANNELS + PER - 1) / PER)
 #define OUT_H ((HEIGHT + 2 * PADDING - TAPS_H) / STRIDE + 1)
 #define OUT_W ((WIDTH + 2 * PADDING - TAPS_W) / STRIDE + 1)
@@ -42,22 +35,13 @@ int64_t op_scratch_words(void) {
     return dense_scratch_words(op_shape(&s));
 }
 
-#if PRECISION
 static value packed_word(const weight_t *w, int64_t word, int64_t taps) {
     uint32_t bits = 0;
-    for (int64_t c = 0; c < PER && word * PER + c < CHANNELS; c++) {
-        const weight_t x = w[(word * PER + c) * taps];
-#if PRECISION == 1
-        bits |= (uint32_t)(uint8_t)x << (8 * c);
-#else
-        bits |= (uint32_t)(x > 0) << c;
-#endif
-    }
+    for (int64_t c = 0; c < PER && word * PER + c < CHANNELS; c++) bits |= (uint32_t)(w[(word * PER + c) * taps] > 0) << c;
     return (value)bits;
 }
-#endif
 
-/* w: (rows, channels, taps, taps), fp32, int8, or int8 of -1 and +1; bias: one a row, or null. */
+/* w: (rows, channels, taps, taps), int8 of -1 and +1; bias: one a row, or null. */
 void op_pack(const weight_t *w, const output_t *bias, void *packed) {
     const int64_t taps = TAPS_H * TAPS_W;
     value *words = packed, *start = words + FULL_ROWS * DEPTH;
@@ -66,21 +50,12 @@ void op_pack(const weight_t *w, const output_t *bias, void *packed) {
         const weight_t *row = w + r * CHANNELS * taps;
         start[r] = bias ? bias[r] : 0;
         for (int64_t word = 0; word < WORDS; word++)
-            for (int64_t t = 0; t < taps; t++) {
-                const int64_t k = word * taps + t;
-#if PRECISION == 0
-                words[(r / MR * DEPTH + k) * MR + r % MR] = row[word * taps + t];
-#else
-                words[(r / MR * DEPTH + k) * MR + r % MR] = packed_word(row + t, word, taps);
-#endif
-            }
-#if PRECISION == 1 /* activations are stored with an offset where the processor wants them unsigned */
-        for (int64_t i = 0; i < CHANNELS * taps; i++) start[r] -= (value)OFFSET * row[i];
-#endif
+            for (int64_t t = 0; t < taps; t++)
+                words[(r / MR * DEPTH + word * taps + t) * MR + r % MR] = packed_word(row + t, word, taps);
     }
 }
 
-/* x: (batch, channels, height, width); out: (batch, rows, out_h, out_w), fp32 or int32; scratch: aligned to 64 bytes. */
+/* x: (batch, channels, height, width); out: (batch, rows, out_h, out_w), int32; scratch: aligned to 64 bytes. */
 void op_run(const input_t *x, const void *packed, void *scratch, output_t *out) {
     Shape s;
     const value *words = packed;
@@ -96,10 +71,8 @@ static void op_setup(void) {
     op_x = reserve(INPUTS * (int64_t)sizeof *op_x), op_w = reserve(WEIGHTS * (int64_t)sizeof *op_w);
     op_packed = reserve(op_packed_words() * 4), op_scratch = reserve(op_scratch_words() * 4);
     op_out = reserve(OUTPUTS * (int64_t)sizeof *op_out);
-    for (int64_t i = 0; i < INPUTS; i++)
-        op_x[i] = (input_t)(PRECISION == 2 ? small(1 << PLANES) : PRECISION == 1 ? small(256) : small(16) - 8);
-    for (int64_t i = 0; i < WEIGHTS; i++)
-        op_w[i] = (weight_t)(PRECISION == 2 ? 2 * small(2) - 1 : PRECISION == 1 ? small(256) - 128 : small(16) - 8);
+    for (int64_t i = 0; i < INPUTS; i++) op_x[i] = (input_t)small(1 << PLANES);
+    for (int64_t i = 0; i < WEIGHTS; i++) op_w[i] = (weight_t)(2 * small(2) - 1);
     op_pack(op_w, 0, op_packed);
 }
 static void op_once(void) { op_run(op_x, op_packed, op_scratch, op_out); }
@@ -113,7 +86,7 @@ static double op_error(int64_t i) {
             const int64_t y = pixel / OUT_W * STRIDE + p / TAPS_W - PADDING, x = pixel % OUT_W * STRIDE + p % TAPS_W - PADDING;
             if (y < 0 || y >= HEIGHT || x < 0 || x >= WIDTH) continue;
             const input_t v = op_x[((b * CHANNELS + c) * HEIGHT + y) * WIDTH + x];
-            sum += (PRECISION == 1 ? (double)(int8_t)v : (double)v) * op_w[(row * CHANNELS + c) * TAPS_H * TAPS_W + p];
+            sum += (double)v * op_w[(row * CHANNELS + c) * TAPS_H * TAPS_W + p];
         }
     const double error = (double)op_out[i] - sum;
     return (error < 0 ? -error : error) / (1 + (sum < 0 ? -sum : sum));
