@@ -128,6 +128,7 @@ def test_a_study_without_any_result_fails(tmp_path, monkeypatch):
 
 def row(name, group, accuracy, ratio, **more):
     facts = {"file_bytes": 1000, "macs": 1000 * ratio, "asked": {}, "executed": {}, "met": None, "failed": None}
+    facts |= {"act_bytes": 8000 * ratio, "weight_bytes": 4000, "added_bytes": 2e6 * ratio}
     facts |= {"name": name, "group": group, "accuracy": accuracy, "ratio": ratio} | more
     return facts | {"costs": {"latency": ratio, "file": facts["file_bytes"]}, "on": {}}
 
@@ -144,6 +145,8 @@ def test_sentences_follow_the_rows():
     assert "90.00 %" in text["reference"] and "92.00 % after" in text["reference"]
     assert text["quantization"].startswith("Quantization alone is never faster than uniform-int8 (0.400 of the latency")
     assert "5 places and all run as int8: no faster than int8 (1.02 of its latency" in text["quantization"]
+    assert "activations 3 kB instead of 8 kB (uniform-int8), weights 4 kB" in text["memory"]
+    assert "adds 1 MB (uniform-int8) to 2 MB (uniform-fp32)" in text["memory"]
     one = row("uniform-w1a1", "quantization", 0.9, 0.3, asked={"w1a1": 5, "int8": 2}, executed={"w1a1": 5, "int8": 2})
     text = said([full, eight, one])
     assert "never faster than uniform-w1a1" in text["quantization"]

@@ -34,6 +34,7 @@ def findings(
         *_pruning(told),
         *_structured(told),
         *_mixed(told, fronts),
+        *_memory(told),
         *_targets(told, target),
         *_verdict(told, fronts, target),
         *(("not possible", f"{row['name']}: {row['failed']}.") for row in rows if row["failed"]),
@@ -93,13 +94,9 @@ def _quantization(told: _Told) -> Said:
         ran = f"the runtime executes {native} so, the others as int8" if native else "all run as int8"
         verdict = "faster than" if gain < 1 - CLEARLY else "slower than" if gain > 1 + CLEARLY else "no faster than"
         size = row["costs"]["file"] / eight["costs"]["file"]
-        yield (
-            "quantization",
-            (
-                f"{row['name']} asks for less than 8 bits in {asked} places and {ran}: {verdict} int8 "
-                f"({gain:.2f} of its latency, {size:.2f} of its file), {told.lost(row)}."
-            ),
-        )
+        text = f"{row['name']} asks for less than 8 bits in {asked} places and {ran}: {verdict} int8"
+        cost = f"{gain:.2f} of its latency, {size:.2f} of its file"
+        yield "quantization", f"{text} ({cost}), {told.lost(row)}."
 
 
 def _pruning(told: _Told) -> Said:
@@ -141,23 +138,16 @@ def _structured(told: _Told) -> Said:
         return
     for row in told.of("structured layers"):
         macs, time = row["macs"] / full["macs"], row["ratio"] / full["ratio"]
-        yield (
-            "structured layers",
-            (
-                f"{row['name']} takes {macs:.2f} of the multiply-accumulates and {time:.2f} of the fp32 latency "
-                f"in the same runtime, {told.lost(row)}{', and nothing is gained' if time > 1 - CLEARLY else ''}."
-            ),
-        )
+        text = f"{row['name']} takes {macs:.2f} of the multiply-accumulates and {time:.2f} of the fp32 latency"
+        verdict = ", and nothing is gained" if time > 1 - CLEARLY else ""
+        yield "structured layers", f"{text} in the same runtime, {told.lost(row)}{verdict}."
 
 
 def _mixed(told: _Told, fronts: Mapping[str, Sequence[str]]) -> Said:
     rest = [r for r in told.done.values() if r["group"] != "mixed, by search"]
     for row in told.of("mixed, by search"):
         if not row["met"]:
-            yield (
-                "mixed policies",
-                f"{row['name']}: not reachable; the nearest is {row['ratio']:.3f}.",
-            )
+            yield "mixed policies", f"{row['name']}: not reachable; the nearest is {row['ratio']:.3f}."
             continue
         rivals = [r for r in rest if r["ratio"] <= row["ratio"]]
         text = f"The search for {row['name'].partition('-')[2]} found {told.named(row)}"
@@ -167,6 +157,23 @@ def _mixed(told: _Told, fronts: Mapping[str, Sequence[str]]) -> Said:
         else:
             text += "; no classic method is as fast"
         yield "mixed policies", f"{text}. It is {'' if row['name'] in fronts['latency'] else 'not '}on the front."
+
+
+def _memory(told: _Told) -> Said:
+    full = told.done.get(REFERENCE)
+    near = [r for r in told.done.values() if told.near(r)]
+    if full is None or not near:
+        return
+    words = []
+    for key, what in (("act_bytes", "activations"), ("weight_bytes", "weights")):
+        least = min(near, key=lambda r: (r[key], -r["accuracy"]))
+        words.append(f"{what} {least[key] / 1e3:.0f} kB instead of {full[key] / 1e3:.0f} kB ({least['name']})")
+    yield "memory", f"The least within one point of accuracy: {', '.join(words)}."
+    grown = sorted((r["added_bytes"], r["name"]) for r in told.done.values() if r["added_bytes"])
+    if len(grown) > 1:
+        (least, name), (most, other) = grown[0], grown[-1]
+        text = f"Loading and running a file adds {least / 1e6:.0f} MB ({name}) to {most / 1e6:.0f} MB ({other})"
+        yield "memory", f"{text} to a process."
 
 
 def _targets(told: _Told, target: str) -> Said:

@@ -36,7 +36,7 @@ __all__ = ["ALSO", "POINTS", "SETTINGS", "tradeoff"]
 POINTS = (
     "uniform-fp32", "uniform-bf16", "uniform-int8", "uniform-w4a4", "uniform-w2a2", "uniform-w1a1",
     "magnitude-0.25", "magnitude-0.5", "magnitude-0.75", "learned-0.5", "magnitude-0.5+int8", "learned-0.5+int8",
-    "butterfly", "monarch", "low_rank", "mixed-0.25", "mixed-0.12",
+    "butterfly", "monarch", "low_rank", "mixed-0.5", "mixed-0.25",
 )  # fmt: skip
 ALSO = ("systolic:32x32", "vta")
 SETTINGS = Settings(trials=24, finalists=3)

@@ -157,9 +157,10 @@ class Workload(Sequence[Op]):
             act_bits: bits of the values an operator writes, by its key, and of those the network reads, by
                 ``("input", number)``; as traced for all others.
         """
+        bits = act_bits or {}
 
         def stored(t: TensorSpec, key: tuple[str, int]) -> int:
-            return -(-t.numel * act_bits[key] // 8) if act_bits and key in act_bits else t.bytes
+            return -(-t.numel * bits[key] // 8) if key in bits else t.bytes
 
         readers = Counter(t.name for op in self.ops for t in op.inputs)
         owner = {t.name: t.name for t in self.inputs}
@@ -169,12 +170,12 @@ class Workload(Sequence[Op]):
             for t in op.inputs:
                 life.get(owner.get(t.name, ""), [0, 0])[1] = at
             source = op.inputs[0].name if op.inputs else ""
-            view = op.kind in VIEWS
-            reused = source in owner and (view or (op.kind in IN_PLACE and readers[source] == 1))
+            in_place = op.kind in IN_PLACE and readers[source] == 1
+            reused = source in owner and (op.kind in VIEWS or in_place)
             for t in op.outputs:
                 owner[t.name] = name = owner[source] if reused else t.name
                 life.setdefault(name, [at, at])[1] = at
-                if not (view and reused):
+                if not reused or op.key in bits:
                     size[name] = stored(t, op.key)
         for name in self.outputs:
             life[owner[name]][1] = len(self.ops) - 1
