@@ -42,7 +42,8 @@ def test_alerts_are_judged_by_what_happened():
     made = Recording(Frame(np.arange(60.0), names, values), (Fault("n2", "busy", 20, 40), Fault("n5", "hang", 5, 9)))
     judged = judge(made, HybridDetector("group", entity="node").detect(made.frame))
     (found, missed) = judged.found
-    assert found == ("busy", "n2", 0.0, True) and missed[:2] == ("hang", "n5") and np.isnan(missed[2])
+    assert found == ("busy", "n2", 3.0, True)  # told in the fourth row
+    assert missed[:2] == ("hang", "n5") and np.isnan(missed[2])
     assert [a.subject for a in judged.false_alerts] == ["n4"] and judged.recall == 0.5
     assert judged.false_per_1000_node_seconds == pytest.approx(1000 / 360)
 

@@ -104,6 +104,20 @@ def test_the_policy_of_every_network_compresses_a_forecaster():
     assert np.corrcoef(plain[-100:], model.rows(rows, np.ones(rows.shape, bool)).score[-100:])[0, 1] > 0.9
 
 
+def test_a_policy_makes_the_forecaster_inside_a_detector_smaller():
+    rows = np.random.default_rng(0).random((200, 6))
+    detector = HybridDetector(temporal=Forecaster(epochs=1, batch_size=32))
+    policy = surgery.Policy({"kind:linear": surgery.Quantize()})
+    with pytest.raises(ConfigError, match="no forecaster to compress"):
+        detector.compress(policy, rows)
+    with pytest.raises(ConfigError, match="no forecaster to compress"):
+        HybridDetector().fit(rows).compress(policy, rows)
+    plain = detector.fit(rows).score_samples(rows)
+    small = detector.compress(policy, rows).score_samples(rows)
+    assert not np.array_equal(plain, small)
+    assert np.corrcoef(plain[-90:], small[-90:])[0, 1] > 0.9
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [

@@ -120,6 +120,21 @@ def test_what_stands_out_is_found_where_and_when_it_does():
     assert event["x"] == 25 and abs(event["expected"] - 10) < 0.2
 
 
+def test_what_keeps_off_its_peers_for_long_is_found_and_what_returns_is_not():
+    rng = np.random.default_rng(2)
+    x = rng.normal(10, 0.1, size=(400, 20))
+    x[200:230, 7] += 0.6  # too little to be an outlier in any row
+    x[300:303, 9] += 0.6
+    found = [
+        peers.rows(x, np.arange(20), np.zeros(1), peers.PeerSettings(shift=shift), peers.PeerState(np.array([0, 20])))
+        for shift in (3.0, 30.0)
+    ]
+    assert {int(e["slot"]) for e in found[0].events} == {7} and not len(found[1].events)
+    first, last = found[0].events[0], found[0].events[-1]
+    assert 206 <= first["row"] <= 214 and first["row"] - first["run"] + 1 == 200
+    assert last["row"] <= 229 and first["score"] > 1
+
+
 def test_half_and_half_is_no_normal_to_differ_from():
     x = np.tile(np.repeat([0.0, 10.0, 20.0], 6), (20, 1))
     found = peers.rows(x, np.arange(18), np.array([1.0]), peers.PeerSettings(), peers.PeerState(np.array([0, 18])))

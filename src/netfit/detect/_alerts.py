@@ -40,6 +40,7 @@ class Alert:
     Args:
         id: number of the alert on its stream; raised and ended it has the same.
         start: time since when.
+        raised: time of the row that raised it: some rows must stand out first.
         end: time of the last row that stood out; None while it lasts.
         kind: ``"peer"`` (differs from its peers), ``"zero"`` (so, at zero), ``"absent"``, ``"new"``, ``"temporal"``
             (differs from its past).
@@ -52,6 +53,7 @@ class Alert:
 
     id: int
     start: float
+    raised: float
     end: float | None
     kind: str
     subject: str
@@ -88,6 +90,7 @@ class Evidence:
 class _Open:
     id: int
     start: float
+    raised: float
     last: float
     kind: str
     score: float
@@ -116,7 +119,7 @@ class Tracker:
         for e in sorted(evidence, key=lambda e: (e.subject, e.name, e.kind)):
             entry = self._open.get(e.subject)
             if entry is None:
-                entry = self._open[e.subject] = _Open(self._next, e.since, time, e.kind, e.score)
+                entry = self._open[e.subject] = _Open(self._next, e.since, time, time, e.kind, e.score)
                 self._next += 1
                 fresh.append(e.subject)
             touched.add(e.subject)
@@ -137,7 +140,7 @@ class Tracker:
         return {
             str(i): {
                 "subject": subject, "id": e.id, "kind": e.kind, "quiet": e.quiet, "groups": list(e.groups),
-                "names": list(e.channels), "numbers": np.array([e.start, e.last, e.score]),
+                "names": list(e.channels), "numbers": np.array([e.start, e.raised, e.last, e.score]),
                 "channels": np.array(list(e.channels.values()), np.float64).reshape(-1, 4),
             }
             for i, (subject, e) in enumerate(self._open.items())
@@ -148,10 +151,10 @@ class Tracker:
         self._next, self._open = state["next"], {}
         for i in range(len(state) - 1):
             e: Mapping[str, Any] = state[str(i)]
-            start, last, score = e["numbers"].tolist()
+            start, raised, last, score = e["numbers"].tolist()
             channels = dict(zip(e["names"], e["channels"].tolist(), strict=True))
             self._open[e["subject"]] = _Open(
-                e["id"], start, last, e["kind"], score, e["quiet"], list(e["groups"]), channels
+                e["id"], start, raised, last, e["kind"], score, e["quiet"], list(e["groups"]), channels
             )
 
 
@@ -173,4 +176,6 @@ def _alert(subject: str, entry: _Open, over: bool) -> Alert:
     total = sum(numbers[0] for _, numbers in worst) or 1.0
     channels = tuple(Contribution(name, w / total, observed, expected, z) for name, (w, observed, expected, z) in worst)
     end = entry.last if over else None
-    return Alert(entry.id, entry.start, end, entry.kind, subject, tuple(entry.groups), channels, entry.score)
+    return Alert(
+        entry.id, entry.start, entry.raised, end, entry.kind, subject, tuple(entry.groups), channels, entry.score
+    )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cost", "StageCost", "cost_of"]
 
-_SLOT_BYTES = 37 + 8  # state of a channel in the native code, and where its column is
+_SLOT_BYTES = 46 + 8  # state of a channel in the native code, and where its column is
 _GROUP_BYTES = 8 * 6
 
 

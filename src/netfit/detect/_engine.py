@@ -17,7 +17,7 @@ from netfit.detect._reduce import GroupReducer, Held
 from netfit.detect._series import Series, SeriesRows
 from netfit.detect._spot import SPOT
 from netfit.detect._window_pca import Temporal, WindowPCA
-from netfit.kernels.peers import PeerRows
+from netfit.kernels.peers import LONGEST, PeerRows
 from netfit.streaming import State
 
 __all__ = ["Engine", "Level", "Result", "Setup"]
@@ -221,7 +221,7 @@ class Engine:
             if loud[i]:
                 evidence += self._temporal_evidence(i, time, x[i], rows, found, calibrated)
             told += self.tracker.row(time, evidence)
-        self._times = stream[-max(self.setup.peer.min_duration, self.setup.min_presence) :].copy()
+        self._times = stream[-max(self.setup.peer.min_duration, self.setup.min_presence, LONGEST) :].copy()
         return told
 
     def _peer_evidence(self, events: NDArray[Any], times: NDArray[np.float64]) -> Iterator[Evidence]:

@@ -14,6 +14,8 @@ from netfit.streaming import Frames, State
 if TYPE_CHECKING:
     from torch import nn
 
+    from netfit.surgery import Policy
+
 __all__ = ["Forecaster", "ForecasterModel"]
 
 _BATCH = 256  # windows scored at once
@@ -158,6 +160,29 @@ class ForecasterModel:
     def use(self, network: "nn.Module") -> None:
         """Score with another network of the same interface, such as a compressed one."""
         self._network = network
+
+    def compress(self, policy: "Policy", rows: NDArray[np.float64]) -> None:
+        """Score with the trained network under a policy.
+
+        Args:
+            policy: over its call sites.
+            rows: to calibrate on, (n, features), as in training.
+
+        Raises:
+            ConfigError: nothing is trained, there are fewer rows than a window, or the policy does not fit.
+        """
+        import torch
+
+        from netfit.surgery import apply, calibrate
+
+        size = self._config.window
+        if not self._features or len(rows) < size:
+            raise ConfigError(f"{len(rows)} rows, {self._features} features known: fit first, and give {size} or more")
+        scaled = (rows - self._weights["low"]) / self._weights["span"]
+        windows = torch.from_numpy(scaled.astype(np.float32)).unfold(0, size, 1).transpose(1, 2)
+        small = apply(self.network(), policy, windows[:8])
+        calibrate(small, windows.split(_BATCH))
+        self.use(small.eval())
 
     def state(self) -> State:
         """What a restart needs."""

@@ -4,7 +4,7 @@ import copy
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from netfit.detect._alerts import Alert
 from netfit.detect._config import from_json, to_json
 from netfit.detect._cost import Cost, cost_of
-from netfit.detect._engine import Engine, Level, Setup
+from netfit.detect._engine import _FLEET, Engine, Level, Setup
+from netfit.detect._forecaster import ForecasterModel
 from netfit.detect._frame import Frame, as_frame, unchecked
 from netfit.detect._groups import GroupBy
 from netfit.detect._peers import PeerDBSCAN
@@ -22,6 +23,9 @@ from netfit.detect._spot import SPOT
 from netfit.detect._window_pca import Temporal, WindowPCA
 from netfit.errors import ConfigError, did_you_mean
 from netfit.streaming import State, load_state, save_state
+
+if TYPE_CHECKING:
+    from netfit.surgery import Policy
 
 __all__ = ["HybridDetector"]
 
@@ -139,6 +143,24 @@ class HybridDetector(OutlierMixin, BaseEstimator):
             TimeOrderError: the rows do not come after those taken before.
         """
         return self._running().run(self._frame(X)).alerts
+
+    def compress(self, policy: "Policy", X: Any) -> Self:
+        """Put a policy to the trained forecaster; scores are those of the smaller network from the next row on.
+
+        A saved detector keeps the weights as trained: apply the policy again after loading.
+
+        Args:
+            policy: over the call sites of the network.
+            X: rows as in `fit`, to calibrate on.
+
+        Raises:
+            ConfigError: no forecaster is trained, or the policy does not fit it.
+        """
+        fleet = self._running().series.get(_FLEET)
+        if fleet is None or not isinstance(fleet.model, ForecasterModel):
+            raise ConfigError("no forecaster to compress: set temporal=Forecaster(...) and call fit")
+        fleet.model.compress(policy, Engine(self._setup()).reduced(as_frame(X)))
+        return self
 
     def open_alerts(self) -> list[Alert]:
         """Alerts that last."""

@@ -26,13 +26,16 @@ class PeerDBSCAN:
     (2024) names this T-DBSCAN; here groups never mix, and the clustering is exact and takes a sort.
 
     With ``eps="auto"`` a channel's usual offset from the median of its group is taken out, and distances are measured
-    in its group's usual distance from the median (or the channel's own, where that is larger); both forget.
+    in its group's usual distance from the median (or the channel's own, where that is larger); both forget. A channel
+    that keeps off its peers by less than `auto_eps`, but for long, is an alarm by the sum of what is beyond `shift`:
+    "Continuous Inspection Schemes" (Page, 1954). Eight rows of five usual distances are enough at ``shift=3``.
 
     Args:
         eps: distance of neighbours, in units of the values; one for all groups, one by group, or ``"auto"``.
         min_samples: neighbours of a core point, itself included.
         min_duration: rows in a row that a channel must stand out.
         auto_eps: eps of ``"auto"``, in usual distances.
+        shift: usual distances that a channel may keep off its peers for long; counts with ``"auto"``.
         resolution: smallest usual distance, in units of the values; 1 % of the median where that is larger.
         memory: rows after which what is usual is forgotten.
 
@@ -48,6 +51,7 @@ class PeerDBSCAN:
     min_samples: int = 4
     min_duration: int = 4
     auto_eps: float = 10.0
+    shift: float = 3.0
     resolution: float = 0.0
     memory: int = 4000
 
@@ -57,7 +61,7 @@ class PeerDBSCAN:
         given = {"eps": self.eps} if not isinstance(self.eps, Mapping | str) else {}
         if isinstance(self.eps, Mapping):
             given = {f"eps of {group!r}": eps for group, eps in self.eps.items()}
-        for name, value in {**given, "auto_eps": self.auto_eps}.items():
+        for name, value in {**given, "auto_eps": self.auto_eps, "shift": self.shift}.items():
             if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name}={value!r}: distances of neighbours are positive numbers")
         for name in ("min_samples", "min_duration", "memory"):
@@ -142,9 +146,9 @@ class PeerStage:
     def __init__(self, config: PeerDBSCAN, min_presence: int, lifetime: int, watch_absence: bool) -> None:
         self._config = config
         self._settings = PeerSettings(
-            auto_eps=config.auto_eps, resolution=config.resolution, min_samples=config.min_samples,
-            min_duration=config.min_duration, min_presence=min_presence, memory=config.memory, lifetime=lifetime,
-            watch_absence=watch_absence,
+            auto_eps=config.auto_eps, resolution=config.resolution, shift=config.shift,
+            min_samples=config.min_samples, min_duration=config.min_duration, min_presence=min_presence,
+            memory=config.memory, lifetime=lifetime, watch_absence=watch_absence,
         )  # fmt: skip
         self._state = PeerState(np.zeros(1, np.int64))
         self._eps = np.empty(0)

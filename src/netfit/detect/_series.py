@@ -78,11 +78,12 @@ class Series:
 
     Attributes:
         names: of the features, in the order in which they came.
+        model: of the settings, on this stream.
     """
 
     def __init__(self, temporal: Temporal, held: Held, with_peers: bool) -> None:
         self.names: list[str] = []
-        self._model = temporal.start(0)
+        self.model = temporal.start(0)
         self._held, self._own, self._peer = held, Calibration(), Calibration()
         self._with_peers = with_peers
         self._distances = np.empty(0)
@@ -95,7 +96,7 @@ class Series:
                 known[name] = len(self.names)
                 self.names.append(name)
         self._held.widen(len(self.names))
-        self._model.widen(len(self.names))
+        self.model.widen(len(self.names))
         return np.array([known[name] for name in names], np.int64)
 
     def rows(
@@ -110,7 +111,7 @@ class Series:
         """
         wide = np.full((len(values), len(self.names)), np.nan)
         wide[:, places] = values
-        found = self._model.rows(self._held.fill(wide), np.isfinite(wide))
+        found = self.model.rows(self._held.fill(wide), np.isfinite(wide))
         own = self._own.run(found.score)
         share = _normalised(found.share) * np.nan_to_num(own)[:, None]
         if not self._with_peers or z is None:
@@ -140,15 +141,15 @@ class Series:
 
     def state(self) -> State:
         """What a restart needs."""
-        parts = {"model": self._model.state(), "own": self._own.state(), "peer": self._peer.state()}
+        parts = {"model": self.model.state(), "own": self._own.state(), "peer": self._peer.state()}
         return {**parts, "names": list(self.names), "held": self._held.last.copy(), "distances": self._distances.copy()}
 
     def restore(self, state: State) -> None:
         """Go on where `state` was taken."""
         self.names = list(state["names"])
         self._held.last, self._distances = state["held"].copy(), state["distances"].copy()
-        self._model.widen(len(self.names))
-        self._model.restore(state["model"])
+        self.model.widen(len(self.names))
+        self.model.restore(state["model"])
         self._own.restore(state["own"])
         self._peer.restore(state["peer"])
 

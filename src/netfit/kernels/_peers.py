@@ -1,4 +1,4 @@
-"""The steps of peers.c in plain Python: the reference that the native code is compared with."""
+"""The steps of cluster.c and peers.c in plain Python: the reference that the native code is compared with."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 Key = tuple[float, int]
 TINY = 1e-12  # the unit of a group of zeros
 ABOVE_1 = 1.000001  # also in single precision
+LANES = 8  # sums side by side
+LONGEST = 64  # rows that are counted of a shift
 
 
 def labels_reference(x: list[float], eps: float, min_samples: int) -> list[int]:
@@ -93,7 +95,8 @@ def _group_row(
     out.median[row, g], out.std[row, g] = median, math.sqrt(_sum([(v - mean) * (v - mean) for v in ordered]) / m)
     unit = 0.0
     keys = [(values[slot], slot - slots.start) for slot in there]
-    if eps <= 0:
+    automatic = eps <= 0
+    if automatic:
         warm = min(int(state.warm[g]), settings.memory)
         state.scale[g] += (_quartile_distance(ordered, median) - state.scale[g]) / (warm + 1)
         unit, eps = max(float(state.scale[g]), settings.resolution, TINY, 0.01 * abs(median)), settings.auto_eps
@@ -110,9 +113,9 @@ def _group_row(
     for (v, local), k in zip(keys, label, strict=True):
         outlying = normal >= 0 and k != normal
         score = 0.0 if normal < 0 else abs(v - centre) / reach
-        score = max(score, ABOVE_1) if outlying else min(score, 1.0)
-        slot, z = slots.start + local, v if unit > 0 else (v - median) / eps
-        score = _channel(row, g, slot, values[slot], z, score, outlying, median, unit, settings, state, events)
+        slot, z = slots.start + local, v if automatic else (v - median) / eps
+        shift = _shift(slot, z if normal >= 0 else 0.0, settings, state) if automatic else 0.0
+        score = _channel(row, g, slot, values[slot], z, score, outlying, shift, median, unit, settings, state, events)
         if out.score is not None and out.z is not None:
             out.score[row, slot], out.z[row, slot] = score, z
         worst = max(worst, score)
@@ -120,8 +123,8 @@ def _group_row(
 
 
 def _channel(
-    row: int, g: int, slot: int, value: float, z: float, score: float, outlying: bool, median: float, unit: float,
-    settings: "PeerSettings", state: "PeerState", events: list[Any],
+    row: int, g: int, slot: int, value: float, z: float, score: float, outlying: bool, shift: float, median: float,
+    unit: float, settings: "PeerSettings", state: "PeerState", events: list[Any],
 ) -> float:  # fmt: skip
     c = state.channel
     expected = median + float(c["bias"][slot]) if unit > 0 else median
@@ -129,16 +132,33 @@ def _channel(
     c["seen"][slot] += 1
     c["gap"][slot] = 0
     c["run"][slot] = (int(c["run"][slot]) + 1 if c["run"][slot] and c["kind"][slot] == kind else 1) if outlying else 0
-    c["kind"][slot] = kind
+    c["kind"][slot] = kind if outlying else c["kind"][slot]
     seen, run = int(c["seen"][slot]), int(c["run"][slot])
-    alarm = outlying and run >= settings.min_duration and seen >= settings.min_presence
-    if alarm:
-        events.append((row, slot, run, kind, value, expected, z, score))
+    length, alarm = (run, score) if outlying and run >= settings.min_duration else (0, 0.0)
+    if shift > 1:
+        length, alarm = max(length, int(c["rise"][slot])), max(alarm, shift)
+    score = 1.0 if outlying else min(score, 1.0)
+    if length and seen >= settings.min_presence:
+        score = max(alarm, ABOVE_1)
+        events.append((row, slot, length, kind, value, expected, z, score))
     elif settings.watch_absence and seen == settings.min_presence and state.warm[g] > settings.min_presence:
         events.append((row, slot, seen, 3, value, expected, z, 1.0))
     if unit > 0:
         _learn(slot, value - median, unit, outlying, settings, state)
-    return score if alarm else min(score, 1.0)
+    return score
+
+
+def _shift(slot: int, z: float, settings: "PeerSettings", state: "PeerState") -> float:
+    """Page's sum of what is beyond the shift; in units of its limit, 0 where the shift does not last in this row."""
+    c, limit = state.channel, 5 * settings.shift
+    cap, old = limit / 3, float(c["drift"][slot])
+    inside = max(-cap, min(cap, z))
+    up, down = max(old, 0.0) + inside - settings.shift, max(-old, 0.0) - inside - settings.shift
+    total = min(up, 1.5 * limit) if up > 0 else -min(down, 1.5 * limit) if down > 0 else 0.0
+    rise = int(c["rise"][slot])
+    c["rise"][slot] = 0 if total == 0 else min(rise + 1, LONGEST) if total * old > 0 else 1
+    c["drift"][slot] = total
+    return abs(total) / limit if (z if total > 0 else -z) > settings.shift else 0.0
 
 
 def _learn(
@@ -164,7 +184,7 @@ def _absences(
         if settings.watch_absence and gap == settings.min_duration and met and 2 * len(there) >= known:
             events.append((row, slot, gap, 2, math.nan, math.nan, math.nan, 1.0))
         if gap > settings.lifetime:
-            for name in ("seen", "gap", "run", "bias", "spread"):
+            for name in ("seen", "gap", "run", "rise", "bias", "spread", "drift"):
                 c[name][slot] = 0
 
 
@@ -179,7 +199,10 @@ def _quartile_distance(ordered: list[float], median: float) -> float:
 
 
 def _sum(values: list[float]) -> float:
-    total = 0.0
-    for v in values:  # one after another, as the native code does
-        total += v
+    sums = [0.0] * LANES
+    for i, v in enumerate(values):  # one after another, as the native code does
+        sums[i % LANES] += v
+    total = sums[0]
+    for part in sums[1:]:
+        total += part
     return total

@@ -17,19 +17,21 @@ from numpy.typing import NDArray
 from netfit.errors import TargetError
 from netfit.kernels._compile import compile_c
 from netfit.kernels._ops import source
-from netfit.kernels._peers import labels_reference, rows_reference
+from netfit.kernels._peers import LONGEST, labels_reference, rows_reference
 
-__all__ = ["EVENT", "PeerRows", "PeerSettings", "PeerState", "labels", "rows"]
+__all__ = ["EVENT", "LONGEST", "PeerRows", "PeerSettings", "PeerState", "labels", "rows"]
 
 EVENT = np.dtype(
     [(n, np.int64) for n in ("row", "slot", "run", "kind")]
     + [(n, np.float64) for n in ("x", "expected", "z", "score")]
 )  # fmt: skip
+_NO_EVENT = np.empty(0, EVENT)
 _P, _N, _D = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _CHANNEL = {
     "order": np.int32, "peer_order": np.int32, "seen": np.int32, "run": np.int32, "gap": np.int32,
-    "bias": np.float64, "spread": np.float64, "kind": np.uint8,
+    "bias": np.float64, "spread": np.float64, "drift": np.float64, "kind": np.uint8, "rise": np.uint8,
 }  # fmt: skip
+_RESULTS = ("median", "std", "group_score", "count")
 _SETTINGS = ("min_samples", "min_duration", "min_presence", "memory", "lifetime", "watch_absence")
 
 
@@ -39,9 +41,9 @@ class _Call(ctypes.Structure):
     _fields_ = (
         *((n, _N) for n in ("rows", "columns", "groups")),
         *((n, _P) for n in ("x", "source", "offset", "eps")),
-        *((n, _D) for n in ("auto_eps", "resolution")),
+        *((n, _D) for n in ("auto_eps", "resolution", "shift")),
         *((n, _N) for n in _SETTINGS),
-        *((n, _P) for n in (*_CHANNEL, "scale", "warm", "median", "std", "group_score", "count", "score", "z")),
+        *((n, _P) for n in (*_CHANNEL, "scale", "warm", *_RESULTS, "score", "z")),
         *((n, _N) for n in ("events", "room", "lost")),
         ("event", _P),
     )
@@ -54,6 +56,7 @@ class PeerSettings:
     Args:
         auto_eps: eps of groups without one of their own, in units of the usual distance from the median.
         resolution: smallest such unit, in units of the values.
+        shift: such units that a channel may keep off its peers for long; counts where eps is automatic.
         min_samples: points within eps that make a core point, itself included.
         min_duration: rows in a row that a channel must stand out.
         min_presence: rows a channel must have been seen.
@@ -64,6 +67,7 @@ class PeerSettings:
 
     auto_eps: float = 10.0
     resolution: float = 0.0
+    shift: float = 3.0
     min_samples: int = 4
     min_duration: int = 4
     min_presence: int = 4
@@ -73,7 +77,7 @@ class PeerSettings:
 
 
 class PeerState:
-    """What is kept of each channel (37 bytes) and each group between rows.
+    """What is kept of each channel (46 bytes) and each group between rows.
 
     Slots are numbered group by group, group g from ``offset[g]`` to ``offset[g + 1]``.
 
@@ -86,13 +90,30 @@ class PeerState:
         groups, slots = len(offset) - 1, int(offset[-1])
         self.channel: dict[str, NDArray[Any]] = {name: np.zeros(slots, dtype) for name, dtype in _CHANNEL.items()}
         self.scale, self.warm = np.zeros(groups), np.zeros(groups, np.int64)
-        self.restart_order()
-
-    def restart_order(self) -> None:
-        """Number the channels of each group anew, after slots came or went."""
-        local = np.arange(self.offset[-1]) - np.repeat(self.offset[:-1], np.diff(self.offset))
+        local = np.arange(slots) - np.repeat(self.offset[:-1], np.diff(self.offset))
         for name in ("order", "peer_order"):
-            self.channel[name] = local.astype(np.int32)
+            self.channel[name][:] = local
+        self._call: tuple[_Call, PeerSettings] | None = None
+
+    def call(self, settings: PeerSettings) -> _Call:
+        """The call of the native code for these settings, with the places of all that is kept: made once."""
+        if self._call is None or self._call[1] is not settings:
+            places = {"offset": self.offset, **self.channel, "scale": self.scale, "warm": self.warm}
+            call = _Call(
+                groups=len(self.offset) - 1, auto_eps=settings.auto_eps, resolution=settings.resolution,
+                shift=settings.shift, **{name: int(getattr(settings, name)) for name in _SETTINGS},
+                **{name: array.ctypes.data for name, array in places.items()},
+            )  # fmt: skip
+            self._call = call, settings
+        return self._call[0]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PeerState":
+        """A state of its own arrays; places are not copied."""
+        twin = PeerState(self.offset.copy())
+        for name, array in self.channel.items():
+            twin.channel[name][:] = array
+        twin.scale[:], twin.warm[:] = self.scale, self.warm
+        return twin
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,31 +179,26 @@ def rows(
         dense: also return score and z of every channel.
     """
     n, groups, slots = len(x), len(state.offset) - 1, len(source)
-    shape = (n, groups)
+    space = np.empty((len(_RESULTS), n, groups))
     score, z = (np.empty((n, slots), np.float32) if dense else None for _ in range(2))
-    found = PeerRows(
-        np.empty(shape), np.empty(shape), np.empty(shape, np.int64), np.empty(shape), score, z, np.empty(0, EVENT)
-    )
+    found = PeerRows(space[0], space[1], space[3].view(np.int64), space[2], score, z, _NO_EVENT)
     library = _library()
     if library is None:
         events = rows_reference(x, source, eps, settings, state, found)
         return _with(found, np.array(events, EVENT))
-    places: dict[str, Any] = {
-        "x": x, "source": source, "offset": state.offset, "eps": eps, **state.channel, "scale": state.scale,
-        "warm": state.warm, "median": found.median, "std": found.std, "group_score": found.group_score,
-        "count": found.count, "score": found.score, "z": found.z,
-    }  # fmt: skip
-    call = _Call(
-        rows=n, columns=x.shape[1], groups=groups, auto_eps=settings.auto_eps, resolution=settings.resolution,
-        **{name: int(getattr(settings, name)) for name in _SETTINGS},
-        **{name: None if a is None else a.ctypes.data for name, a in places.items()},
-    )  # fmt: skip
+    call = state.call(settings)
+    call.rows, call.columns, call.events, call.room, call.lost, call.event = n, x.shape[1], 0, 0, 0, None
+    call.x, call.source, call.eps = x.ctypes.data, source.ctypes.data, eps.ctypes.data
+    first = space.ctypes.data
+    for i, name in enumerate(_RESULTS):
+        setattr(call, name, first + i * space.strides[0])
+    call.score, call.z = (None if a is None else a.ctypes.data for a in (score, z))
     failed = library.peer_rows(ctypes.byref(call))
     raw = ctypes.string_at(call.event, call.events * EVENT.itemsize) if call.events else b""
     library.peer_free(call.event)
     if failed:
         raise MemoryError(f"comparing {slots} channels found no memory")
-    return _with(found, np.frombuffer(raw, EVENT))
+    return _with(found, np.frombuffer(raw, EVENT)) if raw else found
 
 
 def _with(found: PeerRows, events: NDArray[Any]) -> PeerRows:
@@ -198,7 +214,7 @@ def _library() -> ctypes.CDLL | None:
 @functools.cache
 def _built() -> ctypes.CDLL | None:
     try:
-        library = compile_c(source("peers.c"), "peers")
+        library = compile_c(source("cluster.c", "peers.c"), "peers")
     except TargetError as e:
         warnings.warn(f"channels are compared in Python, slowly: {e}", RuntimeWarning, stacklevel=4)
         return None

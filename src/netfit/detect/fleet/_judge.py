@@ -17,8 +17,8 @@ class Judged:
     """How well alerts tell faults.
 
     Args:
-        found: (kind, node, seconds until an alert began, whether the node came first in it) of each fault; the seconds
-            are NaN where none began in time.
+        found: (kind, node, seconds until an alert was raised, whether the node came first in it) of each fault; the
+            seconds are NaN where none was raised in time.
         false_alerts: alerts that begin when nothing is wrong with the node they name first, and it did not just
             leave or join.
         node_seconds: that the recording watched.
@@ -48,21 +48,21 @@ class Judged:
 def judge(recording: Recording, alerts: Sequence[Alert], within_s: float = 15.0) -> Judged:
     """Compare the alerts of a recording with its faults.
 
-    An alert belongs to a fault if it begins during it, soon enough, and names its node. The node that replaces a failed
-    one joins in order.
+    An alert belongs to a fault if it is raised soon enough, is about a moment during it, and names its node. The node
+    that replaces a failed one joins in order.
 
     Args:
         recording: what happened.
         alerts: as `HybridDetector.detect` returned them.
         within_s: seconds an alert may take.
     """
-    raised = sorted((a for a in alerts if a.end is None), key=lambda a: a.start)
+    raised = sorted((a for a in alerts if a.end is None), key=lambda a: a.raised)
     named = [(a, _nodes(a)) for a in raised]
     found = []
     for fault in recording.faults:
         mine = [(a, nodes) for a, nodes in named if fault.node in nodes and _in_time(a, fault, within_s)]
         first = mine[0] if mine else None
-        delay = max(0.0, first[0].start - fault.start) if first else float("nan")
+        delay = first[0].raised - fault.start if first else float("nan")
         found.append((fault.kind, fault.node, delay, bool(first and first[1][0] == fault.node)))
     quiet = [a for a, nodes in named if not any(_explained(node, a.start, recording, within_s) for node in nodes[:1])]
     step = float(np.median(np.diff(recording.frame.times)))
@@ -76,7 +76,7 @@ def _nodes(alert: Alert) -> list[str]:
 
 
 def _in_time(alert: Alert, fault: Fault, within_s: float) -> bool:
-    return fault.start - 1e-6 <= alert.start <= min(fault.start + within_s, fault.end + 1e-6) + 1e-6
+    return fault.start <= alert.raised <= fault.start + within_s and alert.start <= fault.end
 
 
 def _explained(node: str, moment: float, recording: Recording, within_s: float) -> bool:
