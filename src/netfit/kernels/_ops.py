@@ -35,7 +35,7 @@ def custom_op(
         try:
             return native()
         except TargetError as e:
-            _warn_once(str(e))
+            warn_once(str(e))
             return reference
 
     def on_cpu(*args: Any) -> Any:
@@ -55,5 +55,5 @@ def source(*files: str) -> str:
 
 
 @functools.cache
-def _warn_once(reason: str) -> None:
+def warn_once(reason: str) -> None:
     warnings.warn(f"kernels run their slower torch reference: {reason}", RuntimeWarning, stacklevel=2)

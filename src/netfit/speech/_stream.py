@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from netfit.errors import ConfigError, NetfitError
+from netfit.kernels import mvdr
 from netfit.streaming import Frames, OverlapAdd, State
 
-from ._enhance import MASK_FLOOR, compressed, design
+from ._enhance import MASK_FLOOR, design
 from ._estimator import MaskEstimator
 from ._features import FeatureState
 from ._model import load_model
@@ -21,7 +22,7 @@ from .files import Writer, blocks, properties
 
 __all__ = ["StreamingEnhancer"]
 
-_START_FRAMES = 8  # until the covariances are worth a filter; microphone `ref` is heard until then
+_UPDATE_EVERY = {"mvdr": 1, "gev": 4}  # frames: an eigenvector of every frequency takes a good part of a frame's time
 
 
 class StreamingEnhancer:
@@ -35,7 +36,7 @@ class StreamingEnhancer:
         n_mics: microphones.
         fs: samples a second; must be the model's.
         tau_frames: time constant of the covariances, in frames.
-        update_every: frames from one filter to the next.
+        update_every: frames from one filter to the next; by default 1 for mvdr and 4 for gev.
         beamformer: ``"mvdr"``, ``"gev"``, or ``"none"`` for one microphone.
         postfilter: as for `enhance`.
         ref: microphone that the output is like.
@@ -59,8 +60,8 @@ class StreamingEnhancer:
 
     def __init__(
         self, model: MaskEstimator | None = None, n_mics: int = 6, fs: int = 16000, *, tau_frames: int = 200,
-        update_every: int = 4, beamformer: str = "mvdr", postfilter: str = "auto", ref: int = 0, hop: int = 256,
-        network: Any = None,
+        update_every: int | None = None, beamformer: str = "mvdr", postfilter: str = "auto", ref: int = 0,
+        hop: int = 256, network: Any = None,
     ) -> None:  # fmt: skip
         model = model or load_model()
         if fs != model.fs:
@@ -69,6 +70,7 @@ class StreamingEnhancer:
             raise ConfigError(f"beamformer={beamformer!r} needs >= 2 microphones, not {n_mics}; use beamformer='none'")
         if not 0 <= ref < n_mics:
             raise ConfigError(f"ref={ref} is none of the {n_mics} microphones 0 to {n_mics - 1}")
+        update_every = _UPDATE_EVERY.get(beamformer, 1) if update_every is None else update_every
         if tau_frames < 1 or update_every < 1:
             raise ConfigError(f"tau_frames={tau_frames}, update_every={update_every}: both must be at least 1")
         self.model, self.n_mics, self.fs, self.ref = model.eval(), n_mics, fs, ref
@@ -86,9 +88,9 @@ class StreamingEnhancer:
         self._frames.push(np.zeros((fft - hop, self.n_mics), np.float32))
         self._add = OverlapAdd(fft, hop, (), np.float32)
         self._features = self.model.start(self.n_mics)
-        self._R = torch.zeros(2, bins, self.n_mics, self.n_mics, dtype=torch.complex128)  # speech, noise
-        self._w = torch.zeros(bins, self.n_mics, dtype=torch.complex128)
-        self._w[:, self.ref] = 1
+        self._R = mvdr.start(self.n_mics, bins)
+        self._w = torch.zeros(self.n_mics, bins, dtype=torch.complex128)
+        self._w[self.ref] = 1
         self._seen = self._taken = self._given = 0
 
     def process(self, block: Any) -> NDArray[np.float32]:
@@ -154,25 +156,26 @@ class StreamingEnhancer:
 
     def _frame(self, frame: NDArray[np.float32]) -> NDArray[np.float32]:
         """One frame (fft, microphones) to one frame of the voice."""
-        y = torch.from_numpy(np.fft.rfft(frame * self._window[:, None], axis=0).astype(np.complex64)).T  # (M, F)
-        x, self._features = self.model.standardised(y[None, :, :, None], self._features)
+        y = torch.from_numpy(np.fft.rfft(np.ascontiguousarray(frame.T) * self._window))  # (M, F)
+        x, self._features = self.model.standardised(y.to(torch.complex64)[None, :, :, None], self._features)
         m = torch.sigmoid(self._network(x[0]))[0]
         self._seen += 1
-        voice = (
-            y[0] * m.clamp(min=MASK_FLOOR)
-            if self.beamformer == "none"
-            else self._beam(y.to(torch.complex128), m.double())
-        )
+        voice = y[0] if self.beamformer == "none" else self._beam(y.to(torch.complex128), m.double())
+        if self.beamformer == "none" or self.postfilter == "mask":
+            voice = voice * m.clamp(min=MASK_FLOOR)
         return (np.fft.irfft(voice.numpy(), self.stft.fft) * self._window).astype(np.float32)
 
     def _beam(self, y: Tensor, m: Tensor) -> Tensor:
-        z = compressed(y[..., None])[..., 0].T  # (F, M)
-        new = z[:, :, None] * z.conj()[:, None, :]
-        self._R = self._keep * self._R + torch.stack([m.square(), (1 - m).square()])[..., None, None] * new
-        if self._seen >= _START_FRAMES and self._seen % self.update_every == 0:
-            self._w = design(self._R[0], self._R[1], self.beamformer, self.postfilter, self.ref)
-        voice = (self._w.conj() * y.T).sum(1)
-        return voice * m.clamp(min=MASK_FLOOR) if self.postfilter == "mask" else voice
+        mvdr.follow(self._R, y, m, self._keep)
+        if self._seen % self.update_every == 0:
+            self._w = self._filters()
+        return (self._w.conj() * y).sum(0)
+
+    def _filters(self) -> Tensor:
+        if self.beamformer == "mvdr" and self.postfilter in ("auto", "none", "mask"):
+            return mvdr.filters(self._R, self.ref)
+        speech, noise = mvdr.matrices(self._R)
+        return design(speech, noise, self.beamformer, self.postfilter, self.ref).T
 
     def state(self) -> State:
         """What a restart needs, for `netfit.streaming.save_state`."""
@@ -180,7 +183,7 @@ class StreamingEnhancer:
         counts = {"seen": self._seen, "taken": self._taken, "given": self._given, "level_frames": self._features.frames}
         return {
             "frames": self._frames.state(), "add": self._add.state(), "features": features, "counts": counts,
-            "R": self._R.numpy().copy().view(np.float64), "w": self._w.numpy().copy().view(np.float64),
+            "R": self._R.numpy().copy(), "w": self._w.numpy().copy().view(np.float64),
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
@@ -189,7 +192,7 @@ class StreamingEnhancer:
         Raises:
             ConfigError: it belongs to another number of microphones or another size of frame.
         """
-        R, w = (torch.from_numpy(state[name].view(np.complex128)) for name in ("R", "w"))
+        R, w = torch.from_numpy(state["R"]), torch.from_numpy(state["w"].view(np.complex128))
         if R.shape != self._R.shape or w.shape != self._w.shape:
             raise ConfigError(
                 f"a state of {tuple(R.shape)} covariances does not fit here: expected {tuple(self._R.shape)}"
