@@ -91,7 +91,7 @@ def test_the_front_goes_on_where_it_was_stopped(weather, tmp_path, capsys, monke
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["{csv}"], "needs --target"),
+        (["{csv}"], "needs --label"),
         (["{csv}", "--label", "plays"], "did you mean 'play'"),
         (["{csv}", "--label", "play", "--bits", "9"], "--bits '9'"),
         (["digits", "--label", "x"], "is for a CSV file"),
