@@ -1,25 +1,33 @@
 """Every code block of the documentation works: Python runs, in order, page by page; every command line parses."""
 
+import itertools
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from netfit.cli import main
 from netfit.cli._app import app
 from netfit.errors import DataNotFound, MissingExtraError
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "rooms").glob("*.md"))]
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "rooms").glob("*.md"))]
 SLOW = {"bayes.md"}  # networks are trained for it
 
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="the installed package has no docs")
 
 
+def fenced(page):
+    """Language and text of every block, in order."""
+    return re.findall(r"^```(\S*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
+
+
 def blocks(page, language):
-    """Texts of the fenced blocks of one language, in order."""
-    fenced = re.findall(r"^```(\S*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
-    return [text for name, text in fenced if name == language]
+    return [text for name, text in fenced(page) if name == language]
 
 
 def python_pages():
@@ -41,22 +49,40 @@ def test_python_runs(page, tmp_path, monkeypatch):
         pytest.skip(str(e))
 
 
-def commands(page):
-    """The netfit commands behind the prompts of a page, without comments."""
-    for block in blocks(page, "console"):
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                for command in re.split(r"\s#|$", line[2:], maxsplit=1)[0].split("&&"):
-                    words = shlex.split(command)
-                    if words[0] == "netfit":
-                        yield words[1 : words.index("|") if "|" in words else None]
+def commands(block):
+    """The netfit commands behind the prompts of a block, without comments."""
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            words = shlex.split(re.split(r"\s#", line[2:], maxsplit=1)[0])
+            for _, command in itertools.groupby(words, lambda word: word in ("&&", "|")):
+                if (command := list(command))[0] == "netfit":
+                    yield command[1:]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [TUTORIAL, *PAGES], ids=lambda page: page.name)
 def test_command_lines_parse(page):
     assert blocks(page, "") == [], "nobody checks a block without a language"
-    for words in commands(page):
+    for words in commands("".join(blocks(page, "console"))):
         app.parse_args(words, print_error=False, exit_on_error=False)
+
+
+@pytest.mark.parametrize("long", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_tutorial_works_from_its_first_line_to_its_last(long, tmp_path, monkeypatch, capsys):
+    """Without a board, and without training unless there is time for it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["board.py"])
+    names = {"__name__": "__page__"}
+    for language, text in fenced(TUTORIAL):
+        if language == "python":
+            if file := re.match(r"# (\w+\.py)\n", text):
+                (tmp_path / file[1]).write_text(text)
+            exec(compile(text, "tutorial.md", "exec"), names)
+        for words in commands(text) if language == "console" else ():
+            trained = words[0] in ("compress", "report")
+            if "remote:" not in " ".join(words) and (long or not trained):
+                assert main(words) == 0, capsys.readouterr().err
+    difference = names["loaded"](names["x"]).detach() - torch.from_numpy(names["there"])
+    assert float(difference.abs().max()) < 0.1
 
 
 def test_the_table_of_the_readme_names_commands():
