@@ -9,7 +9,6 @@ __all__ = ["findings"]
 
 REFERENCE, EIGHT = "uniform-fp32", "uniform-int8"
 NEAR = 0.01  # accuracy that a good point may lose
-CLEARLY = 0.03  # of a cost: less is noise of a measurement
 HERE = {"latency": "latency on {}", "file": "file size"}  # every other cost is that of a further target
 Row = Mapping[str, Any]
 
@@ -53,7 +52,7 @@ class _Told:
         return f"{abs(points):.2f} points {'gained' if points < 0 else 'lost'}"
 
     def near(self, row: Row) -> bool:
-        return bool(self.fair - row["accuracy"] <= NEAR)
+        return bool(self.fair - row["accuracy"] <= NEAR + 1e-9)  # a difference of two shares is not exact
 
     def of(self, *groups: str) -> list[Row]:
         """Points of some groups, the fastest first."""
@@ -92,7 +91,7 @@ def _quantization(told: _Told) -> Said:
         asked, native = sum(low.values()), sum(row["executed"].get(p, 0) for p in low)
         gain = row["ratio"] / eight["ratio"]
         ran = f"the runtime executes {native} so, the others as int8" if native else "all run as int8"
-        verdict = "faster than" if gain < 1 - CLEARLY else "slower than" if gain > 1 + CLEARLY else "no faster than"
+        verdict = "faster than" if _faster(row, eight) else "slower than" if _faster(eight, row) else "no faster than"
         size = row["costs"]["file"] / eight["costs"]["file"]
         text = f"{row['name']} asks for less than 8 bits in {asked} places and {ran}: {verdict} int8"
         cost = f"{gain:.2f} of its latency, {size:.2f} of its file"
@@ -123,6 +122,11 @@ def _pruning(told: _Told) -> Said:
         yield "pruning", text + "."
 
 
+def _faster(row: Row, other: Row) -> bool:
+    """Whether the intervals of two measurements say so."""
+    return bool(row["ratio_hi"] < other["ratio_lo"])
+
+
 def _beside(row: Row, other: Row) -> str:
     """How one point stands to another, where less latency and more accuracy are better."""
     if row["ratio"] <= other["ratio"] and row["accuracy"] >= other["accuracy"]:
@@ -139,7 +143,7 @@ def _structured(told: _Told) -> Said:
     for row in told.of("structured layers"):
         macs, time = row["macs"] / full["macs"], row["ratio"] / full["ratio"]
         text = f"{row['name']} takes {macs:.2f} of the multiply-accumulates and {time:.2f} of the fp32 latency"
-        verdict = ", and nothing is gained" if time > 1 - CLEARLY else ""
+        verdict = "" if _faster(row, full) else ", and nothing is gained"
         yield "structured layers", f"{text} in the same runtime, {told.lost(row)}{verdict}."
 
 
@@ -165,10 +169,10 @@ def _memory(told: _Told) -> Said:
     if full is None or not near:
         return
     words = []
-    for key, what in (("act_bytes", "activations"), ("weight_bytes", "weights")):
+    for key, what in (("act_bytes", "live activations"), ("weight_bytes", "weights at the bits asked for")):
         least = min(near, key=lambda r: (r[key], -r["accuracy"]))
-        words.append(f"{what} {least[key] / 1e3:.0f} kB instead of {full[key] / 1e3:.0f} kB ({least['name']})")
-    yield "memory", f"The least within one point of accuracy: {', '.join(words)}."
+        words.append(f"{what} of {least[key] / 1e3:.0f} kB instead of {full[key] / 1e3:.0f} kB ({least['name']})")
+    yield "memory", f"The least within one point of accuracy: {'; '.join(words)}."
     grown = sorted((r["added_bytes"], r["name"]) for r in told.done.values() if r["added_bytes"])
     if len(grown) > 1:
         (least, name), (most, other) = grown[0], grown[-1]

@@ -12,6 +12,7 @@ from ._model import Block, Code, Report, Section, Table
 __all__ = ["tradeoff_report"]
 
 _SCALED = {"file": 1e6}  # a cost's unit on an axis
+_DRAWN = 0.1  # accuracy below the best that is still drawn: one ruined network would flatten all others
 _LABELS = {"latency": "latency / fastest fp32 runtime", "file": "file, MB"}
 
 
@@ -113,17 +114,23 @@ def tradeoff_report(result: dict[str, Any]) -> Report:
 
 def _figure(r: TradeoffResult, axis: str) -> Block:
     label = _LABELS.get(axis, f"cycles on {axis} / original")
-    groups: dict[str, list[tuple[float, float]]] = {}
+    done = [p for p in r.points if p.accuracy is not None]
+    best = max((p.accuracy or 0.0 for p in done), default=0.0)
+    groups: dict[str, list[tuple[float, float]]] = {p.group: [] for p in done}  # the same colours in every drawing
     at: dict[str, tuple[float, float]] = {}
-    for p in r.points:
-        cost = p.costs.get(axis)
-        if cost is not None and p.accuracy is not None:
-            at[p.name] = (cost / _SCALED.get(axis, 1.0), 100 * p.accuracy)
-            groups.setdefault(p.group, []).append(at[p.name])
+    low = []
+    for p in done:
+        cost, accuracy = p.costs.get(axis), p.accuracy or 0.0
+        if cost is not None and accuracy < best - _DRAWN:
+            low.append(f"{p.name} ({percent(accuracy)})")
+        elif cost is not None:
+            at[p.name] = (cost / _SCALED.get(axis, 1.0), 100 * accuracy)
+            groups[p.group].append(at[p.name])
     front = [at[name] for name in r.fronts[axis] if name in at]
-    done = sum(p.failed is None for p in r.points)
+    absent = len(done) - len(at) - len(low)
     caption = f"Test accuracy against {label}. On the front: {', '.join(r.fronts[axis]) or 'none'}"
-    caption += f". {done - len(at)} of {done} networks do not run there as trained" if done > len(at) else ""
+    caption += f". Too low to draw: {', '.join(low)}" if low else ""
+    caption += f". {absent} of {len(done)} networks do not run there as trained" if absent else ""
     alt = "; ".join(f"{name}: {digits(x)}, {y:.2f} %" for name, (x, y) in at.items())
 
     def plot() -> str:
@@ -134,49 +141,42 @@ def _figure(r: TradeoffResult, axis: str) -> Block:
 
 def _points(r: TradeoffResult) -> Section:
     columns = ("point", "accuracy", "change", "latency", "interval", "time", "MACs", "file", "weights", "activations",
-               "process", "executed")  # fmt: skip
+               "process")  # fmt: skip
     base = ("original", percent(r.base.accuracy), "", "", "", each(seconds, r.yardstick.get("latency_s")),
-            count(r.base.macs), "", size(r.base.weight_bytes), size(r.base.act_bytes), "", "")  # fmt: skip
-    rows = [base]
+            count(r.base.macs), "", size(r.base.weight_bytes), size(r.base.act_bytes), "")  # fmt: skip
+    rows, precisions = [base], []
     for p in (p for p in r.points if p.failed is None):
         known = p.ratio_lo is not None and p.ratio_hi is not None
         between = f"{each(digits, p.ratio_lo)} to {each(digits, p.ratio_hi)}" if known else MISSING
         rows.append(
             (p.name, each(percent, p.accuracy), _change(p, r.base), each(digits, p.ratio),
              between + (", noisy" if p.noisy else ""), each(seconds, p.latency_s), each(count, p.macs),
-             each(size, p.file_bytes), each(size, p.weight_bytes), each(size, p.act_bytes), each(size, p.added_bytes),
-             _precisions(p))
+             each(size, p.file_bytes), each(size, p.weight_bytes), each(size, p.act_bytes), each(size, p.added_bytes))
         )  # fmt: skip
+        precisions.append((p.name, _listed(p.asked), _listed(p.executed)))
     text = (
         "Latency is that of the deployed file, as a ratio to the uncompressed network in its fastest fp32 runtime. "
-        "Weights are counted at the bits asked for, activations as the most that is alive at one time, process is what "
-        "loading and running the file added to a fresh process. Executed precisions are read back from the runtime."
+        "Weights are counted at the bits asked for, activations as the most that is alive at one time; process is what "
+        "loading and running the file added to a fresh process."
     )
-    return Section("Every point", text, (Table(columns, tuple(rows), "l" + "r" * 10 + "l"),))
+    ran = Table(("point", "asked", "executed"), tuple(precisions), note="Layers and joins by precision, as read back")
+    return Section("Every point", text, (Table(columns, tuple(rows), "l" + "r" * 10), ran))
 
 
 def _change(p: Point, base: Base) -> str:
     return MISSING if p.accuracy is None else points(p.accuracy - base.accuracy)
 
 
-def _precisions(p: Point) -> str:
-    """Layers and joins by the precision they ran at; what was asked for too, where that differs."""
-    ran = _listed(p.executed) or MISSING
-    return ran if p.asked == p.executed else f"{ran} (asked: {_listed(p.asked)})"
-
-
 def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{n} {precision}" for precision, n in sorted(counts.items()))
+    return ", ".join(f"{n} {precision}" for precision, n in sorted(counts.items())) or MISSING
 
 
 def _elsewhere(r: TradeoffResult) -> Section:
     names = tuple(r.base.on)
-    rows = [("original", *(each(count, _cost(r.base.on[name])) for name in names), "")]
+    rows = [("original", *(each(count, _cost(r.base.on[name])) for name in names))]
     for p in (p for p in r.points if p.failed is None):
-        cells = (_there(p.on[name]) if name in p.on else MISSING for name in names)
-        why = next((p.on[name].why for name in names if name in p.on and not p.on[name].runs), None)
-        rows.append((p.name, *cells, why or ""))
-    table = Table(("point", *names, "why not"), tuple(rows), "l" + "r" * len(names) + "l")
+        rows.append((p.name, *(_there(p.on[name]) if name in p.on else MISSING for name in names)))
+    table = Table(("point", *names), tuple(rows), "l" + "r" * len(names))
     text = "Cycles, or seconds where a target has no clock. In brackets: of the structure, whose precision cannot run."
     return Section("On other targets", text, (table,) if names else ())
 
