@@ -31,6 +31,30 @@ def test_tuning_here_and_exporting(netfit, tmp_path):
     assert "after" in done.out and (tmp_path / "c" / "op_test.c").is_file()
 
 
+def test_tuning_a_network(netfit, tmp_path):
+    words = (
+        "tune",
+        "lenet5",
+        "--target",
+        "vta",
+        "--trials",
+        "6",
+        "--tuner",
+        "random",
+        "--run",
+        tmp_path / "r",
+        "--json",
+    )
+    done = netfit(*words)
+    assert done.status == 0, done.err
+    rows = done.json["rows"]
+    assert rows[0]["operator"].startswith("conv2d") and len(rows) == 5
+    assert done.json["after_s"] <= done.json["before_s"] and 0.9 < done.json["covered"] <= 1
+    assert "untuned" in (tmp_path / "r" / "report.html").read_text()
+    again = netfit(*words)
+    assert again.json["rows"][0]["measured"] == 0 and again.json["after_s"] == done.json["after_s"]
+
+
 def test_embedding_and_running_its_program(netfit, tmp_path):
     pytest.importorskip("ortools", reason="needs netfit[pipeline]")
     program = tmp_path / "p.npz"

@@ -208,13 +208,20 @@ def test_a_board_that_is_a_process(tmp_path):
 def test_kernels_for_other_machines(name):
     pytest.importorskip("ziglang", reason="needs netfit[cc]")
     m = ops.machine(name)
-    for op in (ops.Gemm.of(12, 20, 24), ops.Gemm.of(12, 20, 24, "int8"), ops.PfpReLU(1, 1, 3, 3)):
+    z = ConvSizes(1, 5, 6, 7, 9, 3, 3, padding=(1, 1))
+    made = [
+        ops.Gemm.of(12, 20, 24), ops.Gemm.of(12, 20, 24, "int8"), ops.Conv2d(z), ops.Conv2d(z, "int8", "nhwc"),
+        ops.BitConv2d(z, 2), ops.DepthwiseConv2d(ConvSizes(1, 5, 6, 7, 5, 3, 3, groups=5), "int8"),
+        ops.PfpDense.of(3, 20, 9, relu=True), ops.PfpConv2d(z), ops.PfpReLU(1, 1, 3, 3), ops.PfpMaxPool2d(1, 2, 4, 4),
+    ]  # fmt: skip
+    for op in made:
         text, _ = op.program(op.default(m), m)
         assert ops.build_program(text, m).stat().st_size > 0
     if ops.emulator(m) is None:
         pytest.skip("no qemu-user here: the programs were built, not run")
-    op = ops.Gemm.of(12, 20, 24, "int8")
-    assert tune.LocalRunner(op, name, repeats=1).run([op.default(m)])[op.default(m)].status == "ok"
+    for op in made:
+        outcome = tune.LocalRunner(op, name, repeats=1).run([op.default(m)])[op.default(m)]
+        assert outcome.status == "ok", (op.name, outcome)
 
 
 def test_spaces_say_why_and_defaults_are_valid():

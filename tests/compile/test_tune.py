@@ -249,3 +249,16 @@ def test_the_vta_space_says_why():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert space.estimate(space.valid[:3]).shape == (3,)
+
+
+def test_the_forest_is_that_of_scikit_learn():
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    from netfit.compile.tune._tuners import _Forest
+
+    rng = np.random.default_rng(0)
+    x, y, new = rng.random((20, 5)), rng.random(20), rng.random((50, 5))
+    ours = _Forest(8, 3)
+    ours.fit(x, y)
+    theirs = ExtraTreesRegressor(8, random_state=3).fit(x, y)
+    np.testing.assert_allclose(ours.predict(new), theirs.predict(new), rtol=1e-12)

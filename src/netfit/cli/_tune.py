@@ -1,6 +1,7 @@
 """``netfit tune`` and ``netfit serve``: the fastest valid kernel of an operator, here, emulated or on a board."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -8,8 +9,9 @@ from cyclopts import Parameter
 
 from netfit.errors import ConfigError
 
-from ._options import Count, Json, Seed
+from ._options import Count, InShape, Json, Seed, shape
 from ._output import Output, answer, si, table, write_page
+from ._tune_network import network_outcome, tune_network
 
 if TYPE_CHECKING:
     from netfit.compile.ops import Operator
@@ -21,7 +23,8 @@ TunerName = Literal["forest", "boosted", "genetic", "random", "grid", "optuna"]
 Operation = Annotated[
     str,
     Parameter(
-        help="Such as gemm:960x960x960, gemm:12x960x960,int8, conv2d:1x64x56x56,k=64,r=3,padding=1,fp32, "
+        help="A network, tuned operator by operator (name, package.module:factory, file.py:factory, folder), or one "
+        "operator: gemm:960x960x960, gemm:12x960x960,int8, conv2d:1x64x56x56,k=64,r=3,padding=1, "
         "depthwise:1x64x56x56,r=3, pfp-dense:1x784x128, pfp-conv2d:..., pfp-maxpool:1x6x28x28."
     ),
 ]
@@ -39,20 +42,29 @@ def tune(
     records: Annotated[Path | None, Parameter(help="File of records to add to; records.jsonl of the run.")] = None,
     board: Annotated[str | None, Parameter(help="HOST:PORT where netfit serve runs; with --token-file.")] = None,
     token_file: Annotated[Path | None, Parameter(help="File with the board's token.")] = None,
-    export: Annotated[Path | None, Parameter(help="Folder for the best kernel as C with its own test.")] = None,
+    export: Annotated[Path | None, Parameter(help="Folder for the best kernels as C with their own tests.")] = None,
+    in_shape: InShape = None,
     run: Annotated[Path | None, Parameter(help="Run directory; runs/... by default.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> Output:
-    """Find a fast valid configuration of an operator in few measurements."""
+    """Find a fast valid configuration of an operator, or of each one of a network, in few measurements."""
     from netfit.compile import ops
     from netfit.runs import Run
 
-    op = ops.parse(operation)
     if export is not None and target != "host":
         raise ConfigError(f"--export writes kernels of this machine: the target is {target!r}, not host")
-    space, runner, default = _problem(op, target, board, token_file)
     arguments = {"operation": operation, "target": target, "tuner": tuner, "trials": trials, "board": board}
+    problem = partial(_problem, target=target, board=board, token_file=token_file)
+    if _is_network(operation):
+        with Run.open(run, "tune", arguments, seed) as opened:
+            place = records or opened.path / "records.jsonl"
+            network = operation, shape(in_shape), target, problem, place
+            facts = tune_network(*network, tuner, trials, seed, export)
+            opened.write_result(facts)
+        return network_outcome(opened.path, as_json, facts)
+    op = ops.parse(operation)
+    space, runner, default = problem(op)
     with Run.open(run, "tune", arguments, seed) as opened:
         place = records or opened.path / "records.jsonl"
         facts = _work(space, runner, default, place, tuner, trials, seed)
@@ -60,6 +72,12 @@ def tune(
     if export is not None:
         ops.Kernel(op, tuple(facts["best"]["config"])).export(export)
     return _outcome(opened.path, as_json, facts)
+
+
+def _is_network(text: str) -> bool:
+    """Operators are written KIND:SIZES; networks by a name, a folder, or a factory of a module or file."""
+    head, mark, _ = text.partition(":")
+    return not mark or "." in head or Path(text).is_dir()
 
 
 def _problem(

@@ -5,5 +5,7 @@ configurations do not run, `embed` brings an operator onto hardware with one mat
 """
 
 from . import embed, ops, tune
+from ._moments import MomentKernels
+from ._network import operators
 
-__all__ = ["embed", "ops", "tune"]
+__all__ = ["MomentKernels", "embed", "operators", "ops", "tune"]

@@ -27,7 +27,7 @@ from ._structure import bench_report, structure_report
 from ._systolic import systolic_report
 from ._tan import tan_report
 from ._tradeoff import tradeoff_report
-from ._tune import embed_report, tune_report
+from ._tune import embed_report, tune_network_report, tune_report
 
 __all__ = ["from_run"]
 
@@ -52,6 +52,7 @@ _KINDS: dict[str, Callable[[dict[str, Any]], Report]] = {
     "tan": tan_report,
     "tradeoff": tradeoff_report,
     "tune": tune_report,
+    "tune-network": tune_network_report,
 }
 
 

@@ -9,7 +9,7 @@ from ._blocks import figure
 from ._format import count, percent, seconds, size, yes_no
 from ._model import Block, Facts, Note, Report, Section, Table
 
-__all__ = ["embed_report", "tune_report"]
+__all__ = ["embed_report", "tune_network_report", "tune_report"]
 
 
 class _Part(BaseModel):
@@ -74,6 +74,52 @@ def tune_report(result: dict[str, Any]) -> Report:
         Section("What the space allows", blocks=_space(r)),
     )
     return Report(f"Tuning {r.operation}", verdict, sections)
+
+
+class Row(_Part):
+    """One operator of a network."""
+
+    operator: str
+    places: tuple[str, ...]
+    default_s: float
+    seconds: float
+    attempts: int
+    knobs: dict[str, int]
+
+
+class TuneNetworkResult(_Part):
+    """The whole file."""
+
+    operation: str
+    target: str
+    tuner: str
+    rows: tuple[Row, ...]
+    before_s: float
+    after_s: float
+    covered: float
+
+
+def tune_network_report(result: dict[str, Any]) -> Report:
+    """A page from the content of ``result.json``.
+
+    Raises:
+        pydantic.ValidationError: a value is missing or has the wrong type.
+    """
+    r = TuneNetworkResult.model_validate(result)
+    verdict = (
+        f"{seconds(r.before_s)} untuned, {seconds(r.after_s)} tuned: {r.before_s / r.after_s:.2f} times as fast. "
+        f"These operators do {percent(r.covered)} of the multiply-accumulates."
+    )
+    head = ("operator", "places", "untuned", "tuned", "times", "attempts", "knobs")
+    rows = tuple(
+        (o.operator, ", ".join(o.places), seconds(o.default_s), seconds(o.seconds), f"{o.default_s / o.seconds:.2f}",
+         str(o.attempts), ", ".join(f"{k} {v}" for k, v in o.knobs.items()))
+        for o in r.rows
+    )  # fmt: skip
+    facts = Facts({"Target": r.target, "Tuner": r.tuner, "Distinct operators": str(len(r.rows))})
+    return Report(
+        f"Tuning {r.operation}", verdict, (Section("Operators", blocks=(facts, Table(head, rows, "llrrrrl"))),)
+    )
 
 
 def _noise(r: TuneResult) -> tuple[Block, ...]:

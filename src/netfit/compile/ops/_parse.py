@@ -53,9 +53,13 @@ def parse(text: str) -> Operator:
         return DepthwiseConv2d(_conv([*words, f"k={channels}", f"groups={channels}"]), dtype)
     numbers = _sizes(text, words[0], 3 if kind in ("gemm", "pfp-dense") else 4)
     if kind == "gemm":
-        return BitConv2d(ConvSizes.gemm(*numbers), planes) if planes else Gemm.of(*numbers, dtype)
+        return (
+            BitConv2d(ConvSizes.gemm(*numbers), planes)
+            if planes
+            else Gemm.of(numbers[0], numbers[1], numbers[2], dtype)
+        )
     if kind == "pfp-dense":
-        return PfpDense.of(*numbers, "relu" in named)
+        return PfpDense.of(numbers[0], numbers[1], numbers[2], "relu" in named)
     return PfpReLU(*numbers) if kind == "pfp-relu" else PfpMaxPool2d(*numbers)
 
 

@@ -105,7 +105,7 @@ class Product(Operator):
         unit = int(m.matrix_unit and min(pixels, z.ow * 4) >= (16 if self._integer or self._gauss else 32))
         if unit:
             mr, nv = (32 if z.oh * z.ow > 16 else 16), (2 if z.k > 16 else 1)
-            kb = max(1, self._depth(1) // 48)
+            kb = max(1, self._depth(1) // 12)
         else:
             nv = min(2, -(-z.k // m.lanes))
             most = (m.registers - nv - 1) // nv
@@ -113,7 +113,7 @@ class Product(Operator):
             kb = max(1, self._depth(0) // 1024)
         kb = max(k for k in self.knobs(m)["kb"] if k <= kb)
         for mc in (4, 1):
-            for nc in (64, 16, 4, 1):
+            for nc in (16, 64, 4, 1) if unit else (64, 16, 4, 1):
                 config = dict(zip(self.knobs(m), (unit, mr, nv, kb, mc, nc), strict=True))
                 if self.why(config, m) is None:
                     return tuple(config.values())

@@ -163,3 +163,12 @@ class Records:
             text = f"{self.path} also holds timings of {len(others)} other targets of {space}; they are not used"
             warnings.warn(text, UserWarning, stacklevel=3)
         return {c: o for c, o in mine.items() if o.status != "device"}
+
+    def fastest(self) -> dict[str, tuple[int, ...]]:
+        """Fastest configuration of every space in the file, whatever it was measured on."""
+        best: dict[str, tuple[float, tuple[int, ...]]] = {}
+        for record in self.read():
+            seconds = record.outcome.seconds
+            if seconds is not None and seconds < best.get(record.space, (float("inf"),))[0]:
+                best[record.space] = seconds, record.config
+        return {space: config for space, (_, config) in best.items()}

@@ -18,6 +18,10 @@
 #define UNIT 0
 #undef TW
 #define TW 4
+#undef MT
+#define MT 1
+#undef KC
+#define KC 1024
 #endif
 #if UNIT
 #include <sys/syscall.h>
@@ -66,24 +70,28 @@ typedef value output_t;
 /* Rows a power of two apart would all want the same lines of the cache. */
 #define PITCH (FULL * SIZE + (!FUSED && !IN_PLACE && FULL * SIZE % 512 == 0 ? 64 : 0))
 #define LINE ((int64_t)(WIDTH + 2 * PADDING) * PITCH)
-#define PLANE UP((HEIGHT + 2 * PADDING) * LINE + 64, 64)
 #define RUN_CELLS (((FUSED ? TAPS_W : 1) * FULL * SIZE + CELL - 1) / CELL)
-#define RUN_WORDS (RUN_CELLS * CELL / 4)
 #define RUNS (TAPS_H * (FUSED ? 1 : TAPS_W))
 #define DEPTH ((int64_t)RUNS * RUN_CELLS)
+
+/* Under one tap the matrix unit gets its tiles whole: [tile][cell][plane][pixel][64 bytes]. */
+#define TILED (UNIT && !IN_PLACE && TAPS_H * TAPS_W == 1 && STRIDE == 1 && PADDING == 0)
+#define PLANE (TILED ? 1024 : UP((HEIGHT + 2 * PADDING) * LINE + 64, 64))
+#define ROW_STEP (TILED ? 64 : STRIDE * PITCH)
+#define CELL_STEP (TILED ? PLANES * 1024 : CELL)
+#define TILE_STEP ((int64_t)RUN_CELLS * CELL_STEP)
 
 #define WIDE (UNIT ? 16 : LANES)
 #define NR (NV * WIDE)
 #define PANELS ((ROWS + NR - 1) / NR)
-#define PANEL_WORDS (DEPTH * CELL / 4 * NR)
-#if UNIT
-#define TILES_W ((OUT_W + TW - 1) / TW)
-#define TILES ((int64_t)OUT_H * TILES_W)
-#else
-#define MT 1
+/* Words of weights from one cell of the sum to the next, from one piece to the next, and of a panel; the pieces of a
+   cell lie side by side for the matrix unit. */
+#define WEIGHT_STEP ((UNIT ? PLANES * 16 : 1) * NR)
+#define PANEL_WORDS (DEPTH * WEIGHT_STEP)
+#define PIECE_STEP (UNIT ? 16 * NR : PANELS * PANEL_WORDS)
+#define PACKED_WORDS ((UNIT ? 1 : PLANES) * PANELS * PANEL_WORDS)
 #define TILES_W ((OUT_W + TW - 1) / TW)
 #define TILES ((int64_t)(OUT_H + TH - 1) / TH * TILES_W)
-#endif
 
 /* Products of planes of pixels and pieces of weights; the second pass of Gaussians is the variance. */
 typedef struct {
@@ -111,10 +119,10 @@ static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 #define RESULT_STEP (LAST ? OUTPUTS : PIXELS * ROWS) /* from the first result of a pass to that of the next */
 #define STARTS (PASSES * (int64_t)PANELS * NR)
-#define IMAGE_WORDS (IN_PLACE ? 0 : PLANES * PLANE / 4)
+#define IMAGE_WORDS (IN_PLACE ? 0 : TILED ? TILES * TILE_STEP / 4 : PLANES * PLANE / 4)
 #define ROW_WORDS (LAST ? 0 : UP((int64_t)WIDTH * CHANNELS, 16) * (GAUSS ? 2 : 1))
 #define RESULT_WORDS (LAST ? 0 : PASSES * PIXELS * ROWS)
-int64_t op_packed_words(void) { return PLANES * PANELS * PANEL_WORDS + STARTS; }
+int64_t op_packed_words(void) { return PACKED_WORDS + STARTS; }
 int64_t op_scratch_words(void) { return IMAGE_WORDS + ROW_WORDS + RESULT_WORDS + 64; }
 
 #if UNIT && !PRECISION
@@ -138,22 +146,24 @@ static value quantity(const weight_t *w, int64_t at, int q) {
 #endif
 }
 
-static void put(uint32_t *panel, int64_t place, int64_t column, value x) {
-    uint32_t *word = panel + place / PER * NR + column;
+/* Channel `place` of a run, in its first piece and the following ones. */
+static void put(uint32_t *run, int64_t place, int64_t column, value x) {
+    const int64_t n = place / PER, rows = CELL / 4;
+    uint32_t *word = run + n / rows * WEIGHT_STEP + n % rows * NR + column;
 #if !UNIT && !PRECISION
     memcpy(word, &x, 4);
 #elif PRECISION
     *word |= (uint32_t)(uint8_t)x << (8 * (place % PER));
 #else
     vfloat rest = {x};
-    for (int i = 0; i < PIECES; i++, word += PANELS * PANEL_WORDS) *word |= piece(&rest)[0] << (16 * (place % PER));
+    for (int i = 0; i < PIECES; i++, word += PIECE_STEP) *word |= piece(&rest)[0] << (16 * (place % PER));
 #endif
 }
 
 /* w: (rows, channels, taps, taps), or (channels, rows) of a product of matrices; Gaussians: means, then second moments.
    bias: one a row (Gaussians: means, then variances), or null. */
 void op_pack(const weight_t *w, const output_t *bias, void *packed) {
-    value *start = (value *)packed + PLANES * PANELS * PANEL_WORDS;
+    value *start = (value *)packed + PACKED_WORDS;
     memset(packed, 0, (size_t)op_packed_words() * 4);
     for (int64_t r = 0; r < ROWS; r++) {
         for (int p = 0; p < PASSES; p++) start[p * (STARTS / PASSES) + r] = bias ? bias[p * ROWS + r] : 0;
@@ -162,7 +172,7 @@ void op_pack(const weight_t *w, const output_t *bias, void *packed) {
                 const int64_t at = MATRIX ? c * ROWS + r : (r * CHANNELS + c) * TAPS_H * TAPS_W + t;
                 const int64_t run = FUSED ? t / TAPS_W : t, place = (FUSED ? t % TAPS_W * FULL : 0) + c;
                 for (int q = 0; q < QUANTITIES; q++)
-                    put((uint32_t *)packed + (q * PIECES * PANELS + r / NR) * PANEL_WORDS + run * RUN_WORDS * NR,
+                    put((uint32_t *)packed + r / NR * PANEL_WORDS + q * PIECES * PIECE_STEP + run * RUN_CELLS * WEIGHT_STEP,
                         place, r % NR, quantity(w, at, q));
                 if (SHIFT) start[r] -= (value)(SHIFT * w[at]);
             }
@@ -222,8 +232,10 @@ static void convert(const input_t *x, const input_t *s, int64_t count, uint8_t *
             v[1] -= v[2];
             v[1] = (vfloat)((vint)v[1] & (v[1] > 0));
         }
+#pragma GCC unroll 3
         for (int q = 0; q < QUANTITIES; q++) {
 #if UNIT
+#pragma GCC unroll 3
             for (int p = 0; p < PIECES; p++) {
                 const vword bits = piece(v + q);
                 typedef uint16_t half __attribute__((vector_size(BYTES / 2), aligned(1), may_alias));
@@ -246,24 +258,41 @@ static void margin(uint8_t *to, int64_t bytes) {
     for (int p = 0; p < PLANES; p++) memset(to + p * PLANE, SHIFT, (size_t)bytes);
 }
 
+/* One row of pixels, cut into tiles. */
+static void cut(const input_t *x, const input_t *s, uint8_t *to) {
+    const int64_t most = 64 / SIZE;
+    for (int64_t i = 0; i < WIDTH; i++)
+        for (int64_t cell = 0; cell < RUN_CELLS; cell++) {
+            const int64_t at = i * CHANNELS + cell * most, count = least(most, CHANNELS - cell * most);
+            uint8_t *place = to + i / TW * TILE_STEP + cell * CELL_STEP + i % TW * 64;
+            if (count < most) margin(place, 64);
+            convert(x + at, GAUSS ? s + at : 0, count, place);
+        }
+}
+
 /* The image with its padding, channels last, as pieces. */
 static void make_image(const input_t *x, uint8_t *image, input_t *rows) {
     const int64_t edge = (int64_t)PADDING * PITCH;
+    uint8_t *const start = image;
     for (int64_t y = 0; y < HEIGHT + 2 * PADDING; y++, image += LINE) {
         if (y < PADDING || y >= HEIGHT + PADDING) {
             margin(image, LINE);
             continue;
         }
-        margin(image, edge), margin(image + LINE - edge, edge);
         const input_t *from = row_of(x, y - PADDING, rows), *second = 0;
         if (GAUSS) second = row_of(x + INPUTS, y - PADDING, rows + ROW_WORDS / 2);
+        if (TILED) {
+            cut(from, second, start + y * TILES_W * TILE_STEP);
+            continue;
+        }
+        margin(image, edge), margin(image + LINE - edge, edge);
         if (PITCH == CHANNELS * SIZE)
             convert(from, second, (int64_t)WIDTH * CHANNELS, image + edge);
         else
             for (int64_t i = 0; i < WIDTH; i++)
                 convert(from + i * CHANNELS, GAUSS ? second + i * CHANNELS : 0, CHANNELS, image + edge + i * PITCH);
     }
-    margin(image, 64);
+    if (!TILED) margin(image, 64);
 }
 
 static int64_t offset_of(int64_t run) { return FUSED ? run * LINE : run / TAPS_W * LINE + run % TAPS_W * PITCH; }
@@ -303,20 +332,20 @@ static inline __attribute__((always_inline)) void tiles(const int mt, const int 
     if (mt > 1 && nt > 1) LOAD(3, from1 + 16, start ? 0 : pitch);
     for (int64_t d = d0; d < d1;) {
         const int64_t run = d / RUN_CELLS, first = d % RUN_CELLS, count = least(RUN_CELLS - first, d1 - d);
-        const int64_t at = offset_of(run) + first * 64;
+        const int64_t at = offset_of(run) + first * CELL_STEP;
         const uint8_t *x0 = a0 + at, *x1 = a1 + at;
-        const uint32_t *w = b + d * 16 * NR;
-        for (int64_t k = 0; k < count; k++, x0 += 64, x1 += 64, w += 16 * NR) {
+        const uint32_t *w = b + d * WEIGHT_STEP;
+        for (int64_t k = 0; k < count; k++, x0 += CELL_STEP, x1 += CELL_STEP, w += WEIGHT_STEP) {
 #pragma GCC unroll 8
             for (int t = pass_ends[pass]; t < pass_ends[pass + 1]; t++) {
                 const int fresh = t == pass_ends[pass];
                 if (fresh || terms[t].a != terms[t - 1].a) {
-                    LOAD(4, x0 + terms[t].a * PLANE, STRIDE * PITCH);
-                    if (mt > 1) LOAD(5, x1 + terms[t].a * PLANE, STRIDE * PITCH);
+                    LOAD(4, x0 + terms[t].a * PLANE, ROW_STEP);
+                    if (mt > 1) LOAD(5, x1 + terms[t].a * PLANE, ROW_STEP);
                 }
                 if (fresh || terms[t].b != terms[t - 1].b) {
-                    LOAD(6, w + terms[t].b * PANELS * PANEL_WORDS, NR * 4);
-                    if (nt > 1) LOAD(7, w + terms[t].b * PANELS * PANEL_WORDS + 16, NR * 4);
+                    LOAD(6, w + terms[t].b * PIECE_STEP, NR * 4);
+                    if (nt > 1) LOAD(7, w + terms[t].b * PIECE_STEP + 16, NR * 4);
                 }
                 DOT(0, 4, 6);
                 if (nt > 1) DOT(1, 4, 7);
@@ -341,8 +370,8 @@ static inline void one(const uint8_t *image, const uint32_t *w, const value *sta
     const int64_t cols0 = least(16, left), cols1 = NV > 1 && left > 16 ? least(16, left - 16) : cols0;
     const int64_t now = rows0 | rows1 << 8 | cols0 << 16 | cols1 << 24;
     if (now != *shape) configure(rows0, rows1, cols0, cols1), *shape = now;
-    const uint8_t *a0 = image + y0 * STRIDE * LINE + x0 * STRIDE * PITCH;
-    const uint8_t *a1 = image + y1 * STRIDE * LINE + x1 * STRIDE * PITCH;
+    const uint8_t *a0 = image + (TILED ? i * TILE_STEP : y0 * STRIDE * LINE + x0 * STRIDE * PITCH);
+    const uint8_t *a1 = image + (TILED ? (i + 1) * TILE_STEP : y1 * STRIDE * LINE + x1 * STRIDE * PITCH);
     value *out0 = out + (y0 * OUT_W + x0) * ROWS + j * NR, *out1 = out + (y1 * OUT_W + x1) * ROWS + j * NR;
     const int wide = NV > 1 && left > 16;
 #pragma GCC unroll 2
@@ -369,7 +398,7 @@ static inline __attribute__((always_inline)) void tile(const int th, const int t
         for (int64_t d = d0; d < d1;) {
             const int64_t run = d / RUN_CELLS, first = d % RUN_CELLS, count = least(RUN_CELLS - first, d1 - d);
             const uint8_t *x = a + terms[t].a * PLANE + offset_of(run) + first * 4;
-            const value *w = b + terms[t].b * PANELS * PANEL_WORDS + d * NR;
+            const value *w = b + terms[t].b * PIECE_STEP + d * WEIGHT_STEP;
             for (int64_t k = 0; k < count; k++, x += 4, w += NR) {
                 vec weight[NV];
 #pragma GCC unroll 8
@@ -436,7 +465,7 @@ static inline void one(const uint8_t *image, const uint32_t *w, const value *sta
 #endif
 
 static void nest(const uint8_t *image, const uint32_t *packed, value *out) {
-    const value *start = (const value *)(const void *)(packed + PLANES * PANELS * PANEL_WORDS);
+    const value *start = (const value *)(const void *)(packed + PACKED_WORDS);
     int64_t shape = 0;
     __asm__ volatile("" : : "r"(image) : "memory"); /* the unit reads behind the compiler's back */
     for (int64_t n = 0; n < PANELS; n += blocks[2])
@@ -453,8 +482,14 @@ static void nest(const uint8_t *image, const uint32_t *packed, value *out) {
 #if GAUSS
 /* Variances become second moments, or both moments go through the rectifier. */
 static void finish(float *mean, float *second, int64_t count) {
-    for (int64_t i = 0; i < count; i += LANES) {
-        const size_t bytes = (size_t)least(LANES, count - i) * 4;
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        vfloat m = *(const vfloat_u *)(mean + i), s = *(const vfloat_u *)(second + i) + m * m;
+        if (RELU) rectified(&m, &s), *(vfloat_u *)(mean + i) = m;
+        *(vfloat_u *)(second + i) = s;
+    }
+    if (i < count) {
+        const size_t bytes = (size_t)(count - i) * 4;
         vfloat m = {0}, s = {0};
         memcpy(&m, mean + i, bytes), memcpy(&s, second + i, bytes);
         s += m * m;
