@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TABLE = Path(__file__).with_suffix(".toml")
 PAGE = ROOT / "docs" / "claims.md"
+MISSING = "not measured"
 LIMITS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "==": operator.eq}
 HEAD = """# What the papers claim, and what we measured
 
@@ -116,23 +117,25 @@ def _number(value: Any, figure: Mapping[str, Any]) -> Any:
 
 def judge(figure: Mapping[str, Any]) -> Judged:
     """Say what was measured and whether it is as wanted: of several rows all must be."""
-    wanted = figure.get("must", "")
+    must = figure.get("must", "")
+    wanted, beyond = figure.get("wanted", must), figure.get("beyond", False)
     try:
         measured = values(figure)
-    except ClaimError as e:
-        return Judged(f"not measured: {e}", False, figure.get("beyond", False), figure.get("wanted", wanted))
-    holds = None
-    kept = len(measured)
-    if wanted:
-        word, limit = wanted.split(" ", 1)
-        rest = {key: figure[key] for key in ("file", "rows", "where") if key in figure}
-        judged = values({**rest, "value": figure["by"]}) if "by" in figure else measured
-        good = [LIMITS[word](v, float(limit)) if _is_number(v) else str(v) == limit for v in judged]
-        holds, kept = all(good), sum(good)
-    scale = figure.get("times", 1)
-    shown = [scale * v if _is_number(v) else v for v in measured]
-    text = figure["text"].format(*shown, n=len(shown), kept=kept, all=", ".join(map(str, shown)))
-    return Judged(text, holds, figure.get("beyond", False), figure.get("wanted", wanted))
+        good = _good(figure, measured, *must.split(" ", 1)) if must else measured
+        shown = [figure.get("times", 1) * v if _is_number(v) else v for v in measured]
+        text = figure["text"].format(*shown, n=len(shown), kept=sum(map(bool, good)), all=", ".join(map(str, shown)))
+    except (ClaimError, ArithmeticError, LookupError, TypeError, ValueError) as e:  # a file in another form
+        return Judged(f"{MISSING}: {e}", False if must else None, beyond, wanted)
+    return Judged(text, all(good) if must else None, beyond, wanted)
+
+
+def _good(figure: Mapping[str, Any], measured: Sequence[Any], word: str, limit: str) -> list[bool]:
+    """Which of the values, or of the columns that decide in their place, are within the limit."""
+    if "by" in figure:
+        measured = values(
+            {key: figure[key] for key in ("file", "rows", "where") if key in figure} | {"value": figure["by"]}
+        )
+    return [LIMITS[word](v, float(limit)) if _is_number(v) else str(v) == limit for v in measured]
 
 
 def _is_number(value: Any) -> bool:
@@ -180,14 +183,8 @@ def page(table: Mapping[str, Any]) -> str:
 
 def problems(table: Mapping[str, Any]) -> list[str]:
     """What the table names and the result files do not have."""
-    found = []
-    for paper in table["paper"]:
-        for figure in paper["figure"]:
-            try:
-                values(figure)
-            except ClaimError as e:
-                found.append(f"{paper['title']}: {e}")
-    return found
+    judged = [(paper["title"], judge(figure).text) for paper in table["paper"] for figure in paper["figure"]]
+    return [f"{title}: {text}" for title, text in judged if text.startswith(MISSING)]
 
 
 def main(words: Sequence[str]) -> int:
