@@ -74,7 +74,7 @@ def _reference(told: _Told, accuracy: float) -> Said:
 
 
 def _quantization(told: _Told) -> Said:
-    rows = told.of("quantization")
+    rows = [r for r in told.of("quantization") if r["name"] != REFERENCE]
     if rows:
         text = f"Quantization alone is never faster than {told.named(rows[0])}"
         best = next((r for r in rows if told.near(r)), None)
@@ -193,8 +193,8 @@ def _targets(told: _Told, target: str) -> Said:
             which = ", ".join(r["name"] for r in same)
             yield name, f"Fewer bits bring no cycles: {which} all take {same[0]['costs'][name]:.3f} of the original's."
         for row in (r for r in rows if r["group"] == "structured layers" and r["on"][name]["ratio"]):
-            here, there = row["on"][name]["ratio"], row["ratio"]
-            yield name, f"{row['name']}: {here:.2f} of the cycles here, {there:.2f} of the latency on {target}."
+            here, there = row["on"][name]["ratio"], row["ratio"] / told.done.get(REFERENCE, {"ratio": 1.0})["ratio"]
+            yield name, f"{row['name']}: {here:.2f} of the cycles here, {there:.2f} of the fp32 latency on {target}."
 
 
 def _verdict(told: _Told, fronts: Mapping[str, Sequence[str]], target: str) -> Said:
