@@ -1,13 +1,11 @@
-"""One probabilistic pass against torch's own deterministic pass, sampling, and peers, in CPU time of one run.
+"""One probabilistic pass against torch's own deterministic pass and sampling, in CPU time of one run.
 
-Random weights of the published networks' shapes: the time does not depend on their values. Peers are compared where
-they lie in ``build/peers_bayes``: ``pip install --no-deps --target build/peers_bayes fastbnns bayesian-torch``.
+Random weights of the published networks' shapes: the time does not depend on their values. Other libraries:
+``benchmarks.bayes_peers``.
 """
 
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +16,6 @@ from netfit import models
 from netfit.bayes import to_bayesian, to_pfp, uncertainty
 from netfit.bayes.svi import bayes_layers, sampling
 
-PEERS = Path("build/peers_bayes")
 TURNS, CALLS = 6, 6
 BATCHES = (1, 100)
 SAMPLES = 100  # that one pass replaces
@@ -34,43 +31,6 @@ def best(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
                 call()
                 least[name] = min(least[name], time.thread_time() - start)
     return least
-
-
-def peers(x: torch.Tensor) -> dict[str, Callable[[], object]]:
-    """One pass of other libraries over the same architecture; none where they are not installed."""
-    if not PEERS.is_dir():
-        return {}
-    sys.path.insert(0, str(PEERS.resolve()))
-    found: dict[str, Callable[[], object]] = {}
-    plain = nn.Sequential(
-        nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10)
-    )
-    try:
-        from bayesian_torch.layers import LinearReparameterization as Linear  # type: ignore[import-not-found]
-
-        layers = [Linear(784, 100), Linear(100, 100), Linear(100, 10)]
-
-        def sample() -> torch.Tensor:
-            h = x.flatten(1)
-            for i, layer in enumerate(layers):
-                h = layer(h, return_kl=False)
-                h = torch.relu(h) if i < 2 else h
-            return h
-
-        sample()
-        found["bayesian-torch, one sample"] = sample
-    except Exception as e:  # a peer that does not run here is told, not fatal
-        print(f"bayesian-torch is not compared: {e}")
-    try:
-        from fastbnns.bnn.base import BNN  # type: ignore[import-not-found]
-        from fastbnns.bnn.types import MuVar  # type: ignore[import-not-found]
-
-        bnn = BNN(nn=plain).eval()
-        bnn(MuVar(x, torch.zeros_like(x)))
-        found["FastBNNs, analytic"] = lambda: bnn(MuVar(x, torch.zeros_like(x)))
-    except Exception as e:
-        print(f"FastBNNs is not compared: {e}")
-    return found
 
 
 def measured(name: str, batch: int) -> dict[str, float]:
@@ -93,8 +53,6 @@ def measured(name: str, batch: int) -> dict[str, float]:
         "native, variances only": lambda: diagonal(x), "onnx": lambda: onnx(x), "eager": lambda: pfp(x),
         "native and 100 draws": lambda: uncertainty(native(x)),
     }  # fmt: skip
-    if name == "mlp":
-        calls |= peers(x)
     return best(calls)
 
 

@@ -81,16 +81,20 @@ def test_pooled_networks_agree_with_sampling_after_calibration():
     report = calibrate_pfp(pfp, x, samples=150)
     assert pfp.settings()["adaptive_avg_pool2d"]["rho"] > 0.01
     alone = to_pfp(model, x, avgpool_rho=0.0)
-    without = calibrate_pfp(alone, x, samples=150).places[-1].std_ratio
-    after = report.places[-1].std_ratio
-    # Channels of one pooled image covary too, which no rule knows of; the rest is found.
-    assert without < 0.6 < 0.75 < after < 1.15
+    calibrate_pfp(alone, x, samples=150)
+    # Channels of one pooled image covary too, which no rule knows of: what is left is one factor.
+    assert alone.scale**-0.5 < 0.6 < 0.75 < pfp.scale**-0.5 < 1
+    assert report.places[-1].setting.startswith("scale=") and report.places[-1].good
+    others = inputs(8, 2, 12, 12, seed=9)
+    std = sampled(model, others, 400)[1].diagonal(dim1=1, dim2=2).sqrt()
+    assert 0.85 < (pfp(others).var.sqrt() / std).median() < 1.15
     again = to_pfp(model, x)
     again.use(pfp.settings())
     assert torch.equal(again(x).var, pfp(x).var)
     fixed = to_pfp(model, x, maxpool="clark", avgpool_rho=0.5)
     calibrate_pfp(fixed, x, samples=20)
-    assert fixed.settings() == {"max_pool2d": {"how": "clark"}, "adaptive_avg_pool2d": {"rho": 0.5}}
+    chosen = {"max_pool2d": {"how": "clark"}, "adaptive_avg_pool2d": {"rho": 0.5}}
+    assert {k: v for k, v in fixed.settings().items() if k != "logits"} == chosen
 
 
 def test_calibration_prefers_clark_for_independent_inputs():
@@ -188,6 +192,7 @@ def test_average_pooling_goes_in_front_of_a_pointwise_convolution():
         (lambda m: to_pfp(built(lambda: nn.Sequential(nn.Linear(6, 3), nn.ReLU()), X), X), "head_cov='diag'"),
         (lambda m: calibrate_pfp(to_pfp(m, X), X, samples=3), "at least 20"),
         (lambda m: to_pfp(m, X).use({"relu": {"how": "clark"}}), "no pooling is called 'relu'"),
+        (lambda m: to_pfp(m, X).use({"logits": {"scale": 0}}), "scale=0 is no positive factor"),
         (lambda m: Gaussian(X, -X.square()).check(), "variances are negative"),
         (lambda m: Gaussian(X / 0).check(), "not finite"),
     ],

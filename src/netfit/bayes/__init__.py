@@ -2,11 +2,11 @@
 
 `Bayesian` gives a network Gaussian weights, `fit_svi` trains them, `to_pfp` computes mean and variance of its logits in
 one pass, `uncertainty` and `predict` say what is uncertain and why. More in `netfit.bayes.svi`, `netfit.bayes.pfp`,
-`netfit.bayes.quantized`, `netfit.bayes.repulsive` and `netfit.bayes.metrics`. `TANClassifier` and `MDLDiscretizer` are
-scikit-learn estimators for tables; more of them in `netfit.bayes.tan`.
+`netfit.bayes.quantized`, `netfit.bayes.repulsive` and `netfit.bayes.metrics`. `SVIClassifier`, `TANClassifier` and
+`MDLDiscretizer` are scikit-learn estimators for tables; more of them in `netfit.bayes.tan`.
 """
 
-from netfit.bayes._ambiguous import make_ambiguous_digits
+from netfit.bayes._classifier import SVIClassifier
 from netfit.bayes._gaussian import Gaussian
 from netfit.bayes._predict import predict
 from netfit.bayes._uncertainty import Uncertainty, uncertainty
@@ -19,13 +19,13 @@ __all__ = [  # noqa: RUF022  PFP is a class, not a constant
     "Gaussian",
     "MDLDiscretizer",
     "PFP",
+    "SVIClassifier",
     "TANClassifier",
     "Uncertainty",
     "calibrate_pfp",
     "fit_svi",
     "load_posterior",
     "load_pyro_guide",
-    "make_ambiguous_digits",
     "predict",
     "to_bayesian",
     "to_pfp",

@@ -139,8 +139,7 @@ def make(
     """Make a data set that cannot be downloaded."""
     import torch
 
-    from netfit.bayes import make_ambiguous_digits
-    from netfit.bayes._ambiguous import Recipe
+    from netfit.bayes._ambiguous import Recipe, make_ambiguous_digits
     from netfit.data import load
 
     from ._progress import Lines, Step

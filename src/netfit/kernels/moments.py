@@ -7,6 +7,7 @@ stream feeds both products.
 
 import ctypes
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -172,12 +173,11 @@ class MomentNet:
             buffers[number] = _Buffer(self._keep(torch.zeros(tile * 4 * size + self._lanes)), size)
         table = (_Op * len(ops))(*(self._op(op, tile) for op in ops))
         last = next((op for op in ops if op.kind == "covariance"), None)
-        rows = 0 if last is None else 2 + last.c + _up(last.h, 8)
-        scratch = self._keep(torch.zeros(rows * _up(self.classes, self._lanes) + (0 if last is None else last.c)))
+        near, deep = (0, 0) if last is None else (_up(last.c, self._lanes), _up(last.h, self._lanes))
+        wide, n = near + deep, self.classes
+        scratch = self._keep(torch.zeros(2 * wide + near + n * (near + wide)))
         self._kept += [buffers, table]
-        size = 1
-        for n in self.shape[1:]:
-            size *= n
+        size = math.prod(self.shape[1:])
         return _Net(
             ctypes.addressof(table), ctypes.addressof(buffers), scratch, len(ops), tile, size, self.classes
         )  # fmt: skip
@@ -189,7 +189,8 @@ class MomentNet:
             panel = 4 if rows < 3 else 2  # few rows: long streams; many: more of them in registers
             weight, extra = _packed(op, panel, self._lanes)
         elif op.kind == "covariance":
-            weight, extra = tuple(_wide(t.T, self._lanes) for t in weight), tuple(_wide(t, self._lanes) for t in extra)
+            weight = tuple(_wide(t, self._lanes) for t in weight)
+            extra = tuple(_with_squares(t, self._lanes) for t in extra)
         sources = (*op.inputs, 0, 0)[:2]
         own = _Op(
             get_args(Kind).index(op.kind), *sources, op.out, op.known, op.relu, op.gain, op.clark,
@@ -212,6 +213,11 @@ def _up(n: int, to: int) -> int:
 def _wide(x: Tensor, lanes: int) -> Tensor:
     """Rows filled up with zeros to whole vectors."""
     return torch.nn.functional.pad(x, (0, -x.shape[1] % lanes))
+
+
+def _with_squares(x: Tensor, lanes: int) -> Tensor:
+    """Rows of a matrix, then those of its squares transposed."""
+    return torch.cat([_wide(x, lanes).flatten(), _wide(x.T.square(), lanes).flatten()])
 
 
 def _packed(op: MomentOp, panel: int, lanes: int) -> tuple[tuple[Tensor], tuple[Tensor]]:

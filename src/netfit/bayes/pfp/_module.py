@@ -5,6 +5,7 @@
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -26,6 +27,7 @@ __all__ = ["PFP", "HeadCov", "MaxPool", "to_pfp"]
 
 MaxPool = Literal["auto", "select", "clark"]
 HeadCov = Literal["full", "diag"]
+LOGITS = "logits"  # the place of the factor of the variances
 MOST_CLASSES = 512  # of a full covariance: 512^2 numbers an image
 
 
@@ -40,12 +42,14 @@ class PFP(nn.Module):
         shape: one input without the batch.
         head_cov: ``"full"`` when the logits come with their covariance.
         head: the layers it is computed through.
+        scale: factor of the logits' variances that `calibrate_pfp` measured; 1 where they needed none.
     """
 
     def __init__(self, source: nn.Module, program: Program, shape: tuple[int, ...], head_cov: HeadCov) -> None:
         super().__init__()
         self.source, self.program, self.shape, self.head_cov = source, program, shape, head_cov
         self.head = head_of(program) if head_cov == "full" else None
+        self.scale = 1.0
         self._weights: dict[str, Any] | None = None
         self.eval()
 
@@ -76,11 +80,15 @@ class PFP(nn.Module):
         Args:
             x: (batch, ...).
         """
-        return moments(self.program, self.head, self.weights(), x)
+        return moments(self.program, self.head, self.weights(), x, self.scale)
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """What calibration may choose, by place: the rule of a maximum, the correlation of an average."""
-        return {step.site: dict(step.settings) for step in self.program.steps if step.settings}
+        """What calibration may choose, by place: the rule of a maximum, the correlation of an average.
+
+        The place ``"logits"`` has the factor of their variances where it is not 1.
+        """
+        found = {step.site: dict(step.settings) for step in self.program.steps if step.settings}
+        return found if self.scale == 1 else found | {LOGITS: {"scale": self.scale}}
 
     def use(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over `settings` of an earlier calibration.
@@ -90,6 +98,9 @@ class PFP(nn.Module):
         """
         places = {step.site: step for step in self.program.steps if step.settings}
         for site, chosen in settings.items():
+            if site == LOGITS:
+                self.scale = checked_scale(chosen.get("scale"))
+                continue
             if site not in places:
                 raise ConfigError(f"no pooling is called {site!r}: {did_you_mean(site, places)}")
             for name, value in chosen.items():
@@ -147,11 +158,18 @@ def _fixed(value: Gaussian | Tensor | None) -> Gaussian | Tensor | None:
     return value.detach().clone()
 
 
-def moments(program: Program, head: Head | None, weights: Mapping[str, Any], x: Tensor) -> Gaussian:
+def moments(program: Program, head: Head | None, weights: Mapping[str, Any], x: Tensor, scale: float) -> Gaussian:
     """The pass itself, free of the module, so that backends can trace it."""
     env = program.run({**weights, program.inputs[0]: Gaussian(x)})
     out = env[program.output]
-    return Gaussian(out.mean, out.var) if head is None else logits(head, env, out)
+    return scaled(Gaussian(out.mean, out.var) if head is None else logits(head, env, out), scale)
+
+
+def scaled(out: Gaussian, scale: float) -> Gaussian:
+    """Logits with every variance and covariance times a number."""
+    if scale == 1:
+        return out
+    return Gaussian(out.mean, *(None if t is None else t * scale for t in (out.var, out.cov)))
 
 
 def to_pfp(
@@ -249,6 +267,13 @@ def _check_head(program: Program, classes: int) -> None:
         )
     if head_of(program) is None:
         raise ConfigError("the logits do not come straight from a linear layer, so only head_cov='diag' is known")
+
+
+def checked_scale(scale: Any) -> float:
+    """Refuse what is no factor of a variance."""
+    if not isinstance(scale, int | float) or not 0 < scale < math.inf:
+        raise ConfigError(f"{LOGITS}: scale={scale!r} is no positive factor of the variances")
+    return float(scale)
 
 
 def check_setting(step: Step, name: str, value: Any) -> None:

@@ -12,7 +12,7 @@ from netfit.errors import UnsupportedLayerError
 from netfit.kernels.moments import MomentNet, MomentOp
 
 from ._head import Head
-from ._module import PFP
+from ._module import PFP, scaled
 from ._pool import sizes_of
 from ._program import Step
 
@@ -222,8 +222,9 @@ def inner(weight: Tensor, x: Place) -> Tensor:
 def native(pfp: PFP, batch: int) -> Callable[[Tensor], Gaussian]:
     """The whole pass as one C call for batches of one size."""
     net: Any = Builder(pfp, batch).build()
+    scale = pfp.scale
 
     def run(x: Tensor) -> Gaussian:
-        return Gaussian(*net(x))
+        return scaled(Gaussian(*net(x)), scale)
 
     return run

@@ -17,7 +17,7 @@ class Frozen(nn.Module):
 
     def __init__(self, pfp: PFP) -> None:
         super().__init__()
-        self.program, self.head = pfp.program, pfp.head
+        self.program, self.head, self.scale = pfp.program, pfp.head, pfp.scale
         self._random: dict[str, bool] = {}
         for name, value in pfp.weights().items():
             self._random[name] = isinstance(value, Gaussian)
@@ -32,7 +32,7 @@ class Frozen(nn.Module):
             name: Gaussian(self._get("mean", name), self._get("var", name)) if random else self._get("mean", name)
             for name, random in self._random.items()
         }
-        out = moments(self.program, self.head, weights, x)
+        out = moments(self.program, self.head, weights, x, self.scale)
         var = torch.zeros_like(out.mean) if out.var is None else out.var
         return (out.mean, var) if out.cov is None else (out.mean, var, out.cov)
 

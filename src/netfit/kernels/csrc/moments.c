@@ -42,12 +42,6 @@ static inline void store(float *p, vfloat x, int64_t count) {
 static inline vfloat pick(vint mask, vfloat a, vfloat b) { return (vfloat)((mask & (vint)a) | (~mask & (vint)b)); }
 static inline vfloat larger(vfloat a, vfloat b) { return pick(a > b, a, b); }
 static inline vfloat smaller(vfloat a, vfloat b) { return pick(a < b, a, b); }
-static inline vfloat load_some(const float *p, int64_t count) {
-    vfloat x = {0};
-    if (count >= LANES) return load(p);
-    memcpy(&x, p, sizeof(float) * count);
-    return x;
-}
 static inline float total(vfloat x) {
 #if defined(__AVX512F__)
     return _mm512_reduce_add_ps((__m512)x);
@@ -330,75 +324,100 @@ static void affine(const Op *op, const Buffer *in, const Buffer *out, int64_t im
             }
 }
 
-/* cov += sum over k of v_k a_k a_k^T, with a (count x wide), the classes along its rows. */
-static void spread(const float *a, const float *v, int64_t count, int64_t wide, int64_t n, float *cov) {
-    for (int64_t j = 0; j < wide; j += LANES)
-        for (int64_t i = 0; i < n; i += 8) {
-            vfloat sum[8] = {{0}};
-            for (int64_t k = 0; k < count; k++) {
-                vfloat row = load(a + k * wide + j) * v[k];
-#pragma GCC unroll 8
-                for (int r = 0; r < 8; r++) sum[r] += row * a[k * wide + i + r];
-            }
-            for (int64_t r = 0; r < 8 && i + r < n; r++) {
-                float *to = cov + (i + r) * n + j;
-                store(to, load_some(to, n - j) + sum[r], n - j);
-            }
-        }
+/* out = a b, R rows of a (depth numbers, `stride` apart) against NV vectors of the rows of b (`wide` apart). */
+INLINE void block(const int R, const int NV, const float *a, int64_t stride, const float *b, int64_t depth,
+                  int64_t wide, float *out, int64_t to) {
+    vfloat sum[5][4] = {{{0}}};
+    for (int64_t k = 0; k < depth; k++) {
+        vfloat row[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < NV; j++) row[j] = load(b + k * wide + j * LANES);
+#pragma GCC unroll 5
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+            for (int j = 0; j < NV; j++) sum[r][j] += row[j] * a[r * stride + k];
+    }
+#pragma GCC unroll 5
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int j = 0; j < NV; j++) *(vfloat_u *)(out + r * to + j * LANES) = sum[r][j];
 }
 
-/* jacobian (h x wide) = hidden^T (c x deep) diag(gain) last (c x wide): what the logits make of the hidden layer's input. */
-static void chain(const Op *op, const float *gain, int64_t wide, int64_t deep, float *scaled, float *jacobian) {
-    for (int64_t k = 0; k < op->c; k++)
-        for (int64_t j = 0; j < wide; j += LANES)
-            *(vfloat_u *)(scaled + k * wide + j) = load(op->weight + k * wide + j) * gain[k];
-    for (int64_t j = 0; j < wide; j += LANES)
-        for (int64_t l = 0; l < op->h; l += 8) {
-            vfloat sum[8] = {{0}};
-            for (int64_t k = 0; k < op->c; k++) {
-                vfloat row = load(scaled + k * wide + j);
-#pragma GCC unroll 8
-                for (int r = 0; r < 8; r++) sum[r] += row * op->extra[k * deep + l + r];
-            }
-#pragma GCC unroll 8
-            for (int r = 0; r < 8; r++) *(vfloat_u *)(jacobian + (l + r) * wide + j) = sum[r];
+/* out (rows x wide, rows `to` apart) = a (rows x depth) b (depth x wide). */
+static void multiply(const float *a, int64_t stride, int64_t rows, const float *b, int64_t depth, int64_t wide,
+                     float *out, int64_t to) {
+    int64_t r = 0, j;
+    for (; r + 5 <= rows; r += 5) {
+        for (j = 0; j + 2 * LANES <= wide; j += 2 * LANES)
+            block(5, 2, a + r * stride, stride, b + j, depth, wide, out + r * to + j, to);
+        if (j < wide) block(5, 1, a + r * stride, stride, b + j, depth, wide, out + r * to + j, to);
+    }
+    for (; r < rows; r++) {
+        for (j = 0; j + 4 * LANES <= wide; j += 4 * LANES)
+            block(1, 4, a + r * stride, 0, b + j, depth, wide, out + r * to + j, 0);
+        switch ((wide - j) / LANES) {
+        case 3: block(1, 3, a + r * stride, 0, b + j, depth, wide, out + r * to + j, 0); break;
+        case 2: block(1, 2, a + r * stride, 0, b + j, depth, wide, out + r * to + j, 0); break;
+        case 1: block(1, 1, a + r * stride, 0, b + j, depth, wide, out + r * to + j, 0);
         }
+    }
 }
 
-/* Logits' covariance: op->weight holds the last weights transposed (c x n, rows padded), op->extra the hidden ones (c x
-   h, rows padded). `in` is the last layer's input with the slopes, `in2` the hidden layer's input, `out` the logits. */
+/* cov = a diag(v) a^T with a (n x wide); `row` holds one row. */
+static void outer(const float *a, const float *v, int64_t wide, int64_t n, float *row, float *cov) {
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t k = 0; k < wide; k += LANES) *(vfloat_u *)(row + k) = load(a + i * wide + k) * load(v + k);
+        for (int64_t j = 0; j <= i; j += 4) {
+            int64_t last = i - j < 3 ? i - j : 3;
+            const float *with[4];
+            vfloat sum[4] = {{0}};
+            for (int r = 0; r < 4; r++) with[r] = a + (j + (r < last ? r : last)) * wide;
+            for (int64_t k = 0; k < wide; k += LANES) {
+                vfloat own = load(row + k);
+#pragma GCC unroll 4
+                for (int r = 0; r < 4; r++) sum[r] += own * load(with[r] + k);
+            }
+            for (int64_t r = 0; r <= last; r++) cov[i * n + j + r] = cov[(j + r) * n + i] = total(sum[r]);
+        }
+    }
+}
+
+/* Logits' covariance. op->weight holds the last weights (n x c, rows padded), op->extra the hidden ones (c x h, rows
+   padded) and after them their squares transposed (h x c, rows padded). `in` is the last layer's input with the slopes,
+   `in2` the hidden layer's input, `out` the logits. With J = last diag(slope) hidden, the logits are linear in two
+   independent vectors, [last, J], of the variances [rest, those of in2]. */
 static void covariance(const Op *op, const Buffer *in, const Buffer *in2, const Buffer *out, float *mean, float *var,
                        float *cov, float *scratch, int64_t images) {
-    int64_t n = op->n, wide = (n + LANES - 1) / LANES * LANES, deep = (op->h + LANES - 1) / LANES * LANES;
-    float *rest = scratch, *own = rest + op->c, *scaled = own + wide, *jacobian = scaled + op->c * wide;
+    int64_t n = op->n, near = (op->c + LANES - 1) / LANES * LANES, deep = (op->h + LANES - 1) / LANES * LANES;
+    int64_t wide = near + deep;
+    float *v = scratch, *row = v + wide, *shared = row + wide, *scaled = shared + near, *both = scaled + n * near;
+    for (int64_t i = 0; i < n; i++) memcpy(both + i * wide, op->weight + i * near, sizeof(float) * near);
+    memset(shared, 0, sizeof(float) * near);
     for (int64_t b = 0; b < images; b++) {
         float *to = cov + b * n * n;
-        const float *v = plane(in, b, 1), *v1 = plane(in2, b, 1), *gain = plane(in, b, 3);
+        const float *hidden = plane(in, b, 1), *before = plane(in2, b, 1), *gain = plane(in, b, 3);
         memcpy(mean + b * n, plane(out, b, 0), sizeof(float) * n);
-        memset(to, 0, sizeof(float) * n * n);
-        for (int64_t j = 0; j < wide; j += LANES) {
-            vfloat sum = {0};
-            for (int64_t k = 0; k < op->c; k++) {
-                vfloat mu = load(op->weight + k * wide + j);
-                sum += mu * mu * v[k];
-            }
-            *(vfloat_u *)(own + j) = larger(load(plane(out, b, 1) + j) - sum, splat(0));
-        }
-        for (int64_t i = 0; i < n; i++) to[i * n + i] = own[i];
-        for (int64_t k = 0; k < op->c; k++) {
-            vfloat sum = {0};
-            for (int64_t l = 0; l < op->h; l += LANES) {
-                vfloat mu = load(op->extra + k * deep + l);
-                sum += load(v1 + l) * mu * mu;
-            }
-            rest[k] = op->h ? fmaxf(v[k] - gain[k] * gain[k] * total(sum), 0.0f) : v[k];
+        if (op->h) multiply(before, 0, 1, op->extra + op->c * deep, op->h, near, shared, 0);
+        for (int64_t k = 0; k < near; k += LANES) {
+            vfloat slope = op->h ? load(gain + k) : splat(0);
+            *(vfloat_u *)(v + k) = larger(load(hidden + k) - slope * slope * load(shared + k), splat(0));
+            for (int64_t i = 0; op->h && i < n; i++)
+                *(vfloat_u *)(scaled + i * near + k) = load(op->weight + i * near + k) * slope;
         }
         if (op->h) {
-            chain(op, gain, wide, deep, scaled, jacobian);
-            spread(jacobian, v1, op->h, wide, n, to);
+            memcpy(v + near, before, sizeof(float) * deep);
+            multiply(scaled, near, n, op->extra, op->c, deep, both + near, wide);
         }
-        spread(op->weight, rest, op->c, wide, n, to);
-        for (int64_t i = 0; i < n; i++) var[b * n + i] = to[i * n + i];
+        outer(both, v, wide, n, row, to);
+        for (int64_t i = 0; i < n; i++) {
+            vfloat through = {0};
+            for (int64_t k = 0; k < near; k += LANES) {
+                vfloat mu = load(op->weight + i * near + k);
+                through += mu * mu * load(hidden + k);
+            }
+            to[i * n + i] += fmaxf(plane(out, b, 1)[i] - total(through), 0.0f); /* what the last weights add */
+            var[b * n + i] = to[i * n + i];
+        }
     }
 }
 
