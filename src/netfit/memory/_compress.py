@@ -20,6 +20,7 @@ from .codecs import Codec, Keep, parse
 
 __all__ = ["CodecPolicy", "Handle", "Watch", "compress_saved", "compressed_saved", "read_policy"]
 
+_WILD = frozenset("*?[")
 CodecPolicy = str | Codec | Mapping[str, str | Codec] | Policy
 
 
@@ -108,7 +109,11 @@ class Watch:
     def __init__(
         self, model: nn.Module, entries: Mapping[str, Codec], seed: int, observer: Observer | None = None
     ) -> None:
-        self._entries, self._seed = list(entries.items()), seed
+        # A plan names every tensor: names are looked up, and only patterns are tried one after the other.
+        numbered = [(i, pattern, codec) for i, (pattern, codec) in enumerate(entries.items())]
+        self._named = {entry[1]: entry for entry in numbered if not _WILD.intersection(entry[1])}
+        self._patterns = [entry for entry in numbered if _WILD.intersection(entry[1])]
+        self._seed = seed
         self._saver = Saver(observer)
         self.site: CallSite | None = None
         self.arguments: tuple[Any, ...] = ()
@@ -158,14 +163,10 @@ class Watch:
     def _codec(self, site: CallSite) -> Codec:
         key = site.name, site.kind
         if key not in self._seen:
-            hits = [(pattern, codec) for pattern, codec in self._entries if _matches(pattern, site)]
-            self._seen[key] = hits[-1][1] if hits else Keep()
+            names = (site.name, f"kind:{site.kind}")
+            hits = [self._named[name] for name in names if name in self._named]
+            hits += [entry for entry in self._patterns if fnmatchcase(names[entry[1].startswith("kind:")], entry[1])]
+            self._seen[key] = max(hits)[2] if hits else Keep()  # the last entry, whose number decides
             if self._unmatched:
-                self._unmatched -= {pattern for pattern, _ in hits}
+                self._unmatched -= {pattern for _, pattern, _ in hits}
         return self._seen[key]
-
-
-def _matches(pattern: str, site: CallSite) -> bool:
-    if pattern.startswith("kind:"):
-        return fnmatchcase(site.kind, pattern.removeprefix("kind:"))
-    return fnmatchcase(site.name, pattern)

@@ -127,7 +127,8 @@ class _Look(Observer):
         self._rest = saved_tensors_hooks(self._outside, lambda packed: packed.unpack())
         self._parameters = {t.untyped_storage()._cdata for t in (*step.model.parameters(), *step.model.buffers())}
         self._batch = {t.untyped_storage()._cdata for t in tensors_in((step.inputs, step.targets))}
-        self._storages: list[tuple[StorageWeakRef, int]] = []
+        self._numbers: dict[int, tuple[StorageWeakRef, int]] = {}  # by address
+        self._last = 0
         self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> "_Look":
@@ -161,11 +162,11 @@ class _Look(Observer):
     def _number(self, t: Tensor) -> int:
         """Number of a storage; under a policy one may be freed and its address used again."""
         cdata = t.untyped_storage()._cdata
-        for i, (reference, address) in enumerate(self._storages):
-            if address == cdata and not reference.expired():
-                return i
-        self._storages.append((StorageWeakRef(t.untyped_storage()), cdata))
-        return len(self._storages) - 1
+        reference, number = self._numbers.get(cdata, (None, 0))
+        if reference is None or reference.expired():
+            number, self._last = self._last, self._last + 1
+            self._numbers[cdata] = StorageWeakRef(t.untyped_storage()), number
+        return number
 
     def _role(self, t: Tensor) -> str:
         cdata = t.untyped_storage()._cdata

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -145,6 +145,7 @@ class _Planner:
 
     def __init__(self, step: TrainingStep, base: MemoryReport, max_error: float, by_time: bool, seed: int) -> None:
         self._step, self._base, self._max_error, self._by_time, self._seed = step, base, max_error, by_time, seed
+        self._allowed = max_error  # of the predicted error
         self._found = inventory(step, seed=seed)
         self._units: list[Unit] = units(self._found)
         self._prices: Prices = prices(step, self._found, self._units, seed)
@@ -155,29 +156,33 @@ class _Planner:
 
     def fit(self, limit: int | None) -> MemoryPlan:
         """The plan for a limit in bytes, or the least one."""
-        floor = self._floor()
-        aim, missed = float(floor if limit is None else limit), 0.0
+        floor, missed = self._floor(), 0.0
         best: MemoryPlan | None = None
         for _ in range(_TRIES):
-            choice = self._solve(max(aim - missed, floor))
+            aim = floor if limit is None else limit - missed
+            choice = self._solve(max(aim, floor))
             if choice is None:
                 break
-            made = self._measured(choice, limit, missed)
+            made = self._measured(choice, limit, missed if limit else 0.0)
             missed = made.after.peak - self._held - self._problem.peak(choice)
+            if made.error > self._max_error:  # single errors do not add up exactly, and what was allowed is a promise
+                self._allowed *= 0.98 * self._max_error / made.error
+                floor = self._floor()
+                continue
             if limit is None:
-                best = replace(made, predicted_peak=round(self._held + self._problem.peak(choice)))
+                best = made
                 break
             if made.after.peak <= limit and (best is None or made.error <= best.error):
                 best = made
             if best is made and (made.after.peak >= _TIGHT * limit or not made.predicted_error):
                 break
-            if made.after.peak > limit and floor + missed > aim:
+            if made.after.peak > limit and floor + missed > limit:
                 break
         if best is None or limit is None:
             best = self._uniform(limit, best)
-        if best is None:
-            raise self._below(limit or 0, floor, missed)
-        return best
+        if best is None and limit is not None:
+            raise self._below(limit, floor, missed)
+        return best or self._measured(np.zeros(len(self._units), dtype=np.int64), limit, 0.0)
 
     def _uniform(self, limit: int | None, best: MemoryPlan | None) -> MemoryPlan | None:
         """At the floor what is left over is the model's own error: one word for everything may be below it."""
@@ -188,12 +193,13 @@ class _Planner:
         ]
         for choice in allowed if limit is not None else allowed[-1:]:
             made = self._measured(choice, limit, 0.0)
-            if made.after.peak <= (limit if limit is not None else best.after.peak if best else math.inf):
+            most = limit if limit is not None else best.after.peak if best else math.inf
+            if made.after.peak <= most and made.error <= self._max_error:
                 return made
         return best
 
     def _solve(self, limit: float) -> Choice | None:
-        return solve(self._problem, limit - self._held, self._max_error, by_time=self._by_time)
+        return solve(self._problem, limit - self._held, self._allowed, by_time=self._by_time)
 
     def _floor(self) -> float:
         """Least peak that any choice within the error reaches, as predicted."""

@@ -16,6 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from netfit.errors import ConfigError
 
+from ._convolution import convolution, convolution_fits
 from ._kinds import INPUTS, LEAST, NORMS, POOLS, kept_as
 from ._recipe import Origin, origin
 from ._sparse_linear import sparse_linear, sparse_linear_fits
@@ -75,8 +76,11 @@ class Saver:
             seed: of random rounding.
         """
         chosen, seen = kept_as(codec, kind), self._observer
-        plain = isinstance(chosen, Keep) and seen is None
-        if not torch.is_grad_enabled() or plain or _checkpointed():
+        if not torch.is_grad_enabled() or _checkpointed():
+            return func(*args, **kwargs)
+        if convolution_fits(func, *args, **kwargs):
+            func = convolution
+        if isinstance(chosen, Keep) and seen is None:
             return func(*args, **kwargs)
         sparse = chosen if isinstance(chosen, BlockSparse) and func is F.linear and not seen else None
         if sparse is not None and sparse_linear_fits(sparse, *args, **kwargs):
