@@ -99,12 +99,13 @@ def prepare(folder):
 
 CHEAP = (
     "models", "env", "data list", "data fetch", "cost", "apply", "systolic sweep", "report", "gpu import", "gpu train",
-    "gpu evaluate", "gpu predict", "gpu adapt", "memory inspect", "pipeline compare", "pipeline optimize",
+    "gpu predict", "gpu adapt", "memory inspect", "pipeline compare", "pipeline optimize",
     "pipeline simulate", "pipeline export", "analog sites", "bayes tan", "speech enhance", "detect fit",
     "detect inject", "detect run", "detect eval", "detect cost", "embed", "vta run",
 )  # fmt: skip
 
 
+@pytest.mark.timeout(900)
 def test_examples_run(netfit, tmp_path, monkeypatch):
     """The cheap ones, one after the other in one folder; each command's own tests run the others."""
     monkeypatch.chdir(tmp_path)

@@ -16,7 +16,8 @@ tradeoff digits-cnn --data digits --run runs/tradeoff
 roofline resnet18 --in-shape 3,224,224 --run runs/roofline
 systolic sweep lenet5 resnet20 --rows 8:64:8 --cols 8:64:8 --run runs/arrays
 report runs/arrays
-gpu import mm.csv --format csv --map m=M,n=N,k=K,time_us=us,device=gpu --set kind=gemm,dtype=bf16 --into kernels.db
+gpu import mm.csv --format csv --map m=M,n=N,k=K,time_us=us,device=gpu --set app=mm,kernel=mm,kind=gemm,dtype=bf16 \
+--into kernels.db
 gpu train kernels.db time --trees 64
 gpu evaluate kernels.db --trees 64 --run runs/gpu
 gpu predict time --device h100 --m 512 --n 4096 --k 4096
