@@ -1,6 +1,5 @@
-"""How Sphinx builds the site: `make docs`. The pages of the reference and of the examples are written here."""
+"""How Sphinx builds the site: `make docs`. The pages of the reference are written here."""
 
-import ast
 import importlib
 import inspect
 import pkgutil
@@ -50,16 +49,6 @@ def _reference(app):
         _write(Path(app.srcdir, "reference", f"{name}.rst"), text)
 
 
-def _examples(app):
-    """Every script of `examples` on one page, under the first line of its docstring."""
-    parts = ["# Examples", "Each runs by itself, and `make test` runs them all."]
-    for script in sorted(Path(app.srcdir).parent.glob("examples/*.py")):
-        first = (ast.get_docstring(ast.parse(script.read_text())) or script.stem).splitlines()[0]
-        code = f"```{{literalinclude}} ../../examples/{script.name}\n:caption: {script.name}\n```"
-        parts += [f"## {first.rstrip('.')}", code]
-    _write(Path(app.srcdir, "reference", "examples.md"), "\n\n".join(parts) + "\n")
-
-
 def _plain(app, what, name, obj, options, lines):
     lines[:] = [line if ">>>" in line else MARKUP.sub(lambda m: m[1] or f"\\{m[0]}", line) for line in lines]
 
@@ -70,6 +59,5 @@ def _skip(app, what, name, obj, skip, options):
 
 def setup(app):
     app.connect("builder-inited", _reference)
-    app.connect("builder-inited", _examples)
     app.connect("autodoc-process-docstring", _plain, priority=400)  # before the sections are read
     app.connect("autodoc-skip-member", _skip)

@@ -85,6 +85,19 @@ def test_the_tutorial_works_from_its_first_line_to_its_last(long, tmp_path, monk
     assert float(difference.abs().max()) < 0.1
 
 
+@pytest.mark.parametrize("page", [p for p in PAGES[1:] if p.name != "index.md"], ids=lambda page: page.name)
+def test_a_room_says_when_to_take_it_and_what_bites(page):
+    text = page.read_text(encoding="utf-8")
+    wanted = [
+        r"^\*\*When\.\*\*",
+        r"\*\*When not\.\*\*",
+        "How it works|Two stages",
+        "Gotchas|Limits",
+        r"\*\*Papers?\.\*\*",
+    ]
+    assert [heading for heading in wanted if not re.search(heading, text, re.M)] == []
+
+
 def test_the_table_of_the_readme_names_commands():
     table = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     lines = re.findall(r"`netfit ([^`]+)`", "\n".join(table))
