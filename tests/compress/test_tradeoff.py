@@ -57,7 +57,7 @@ def test_costs_and_fronts(done):
     _, result, _ = done
     found = rows(result)
     assert found["uniform-int8"]["ratio"] == pytest.approx(0.25, rel=0.05)
-    assert found["magnitude-0.5+int8"]["ratio"] < 0.1 and found["mixed-0.2"]["met"]
+    assert found["magnitude-0.5+int8"]["ratio"] < 0.1 and found["mixed-0.2"]["ratio"] <= 0.2
     assert found["uniform-int8"]["weight_bytes"] < 0.3 * found["uniform-fp32"]["weight_bytes"]
     assert found["uniform-int8"]["act_bytes"] < 0.3 * found["uniform-fp32"]["act_bytes"]
     for axis, front in result["fronts"].items():
@@ -94,12 +94,15 @@ def test_an_interrupted_study_goes_on(tmp_path):
         if stage == "measure uniform-int8":
             raise KeyboardInterrupt
 
-    names = ("uniform-fp32", "uniform-int8")
+    names = ("uniform-fp32", "uniform-int8", "mixed-0.001")
     with pytest.raises(KeyboardInterrupt):
         study(tmp_path / "r", names, also=(), show=stop)
     stages = []
     result = study(tmp_path / "r", names, also=(), show=lambda stage, facts: stages.append(stage))
     assert not any("train" in stage for stage in stages) and len(result["fronts"]["latency"]) >= 1
+    assert rows(result)["mixed-0.001"]["failed"].startswith(
+        "a latency of 0.001 is not reachable here, the nearest is 0.0"
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +130,7 @@ def test_a_study_without_any_result_fails(tmp_path, monkeypatch):
 
 
 def row(name, group, accuracy, ratio, **more):
-    facts = {"file_bytes": 1000, "macs": 1000 * ratio, "asked": {}, "executed": {}, "met": None, "failed": None}
+    facts = {"file_bytes": 1000, "macs": 1000 * ratio, "asked": {}, "executed": {}, "failed": None}
     facts |= {"ratio_lo": 0.98 * ratio, "ratio_hi": 1.02 * ratio}
     facts |= {"act_bytes": 8000 * ratio, "weight_bytes": 4000, "added_bytes": 2e6 * ratio}
     facts |= {"name": name, "group": group, "accuracy": accuracy, "ratio": ratio} | more
@@ -163,7 +166,7 @@ def test_sentences_on_pruning_structure_and_search():
     pruned = row("magnitude-0.5", "pruning", 0.9, 0.5)
     learned = row("learned-0.5", "pruning", 0.91, 0.6)
     layers = row("monarch", "structured layers", 0.85, 1.2, macs=100.0)
-    mixed = row("mixed-0.25", "mixed, by search", 0.91, 0.2, met=True)
+    mixed = row("mixed-0.25", "mixed, by search", 0.91, 0.2)
     text = said([full, eight, pruned, learned, layers, mixed], {"latency": ["mixed-0.25"], "file": []})
     assert "uniform-int8 (0.400 of the latency, 0.00 points lost) beats it in both" in text["pruning"]
     assert (
@@ -173,5 +176,5 @@ def test_sentences_on_pruning_structure_and_search():
     assert "and nothing is gained" in text["structured layers"]
     assert "no classic method is as fast. It is on the front" in text["mixed policies"]
     assert "latency on host: mixed-0.25" in text["verdict"]
-    missed = row("mixed-0.1", "mixed, by search", 0.2, 0.15, met=False)
-    assert "mixed-0.1: not reachable; the nearest is 0.150" in said([full, missed])["mixed policies"]
+    missed = {"name": "mixed-0.1", "group": "mixed, by search", "failed": "the nearest is 0.15"}
+    assert said([full, missed])["not possible"] == "mixed-0.1: the nearest is 0.15."

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from ._compress_options import AllowDrift, Data, Epochs, RunFolder, TargetName, TrainEpochs, Trials
+from ._compress_options import AllowDrift, Data, Epochs, TargetName, TrainEpochs, Trials
 from ._job import working
 from ._options import Json, Model, Seed
 from ._output import Output, answer, si, table, write_page
@@ -24,8 +24,13 @@ Families = Annotated[
 ]
 Also = Annotated[
     Sequence[str],
-    Parameter(help="Another target to cost every network on; repeatable.", negative=""),
+    Parameter(
+        help="Another target to cost every network on; repeatable. systolic:32x32 and vta by default.",
+        negative="",
+        show_default=False,
+    ),
 ]
+RunFolder = Annotated[Path | None, Parameter(help="Run directory, new or to go on with; runs/... by default.")]
 
 
 def tradeoff(

@@ -150,9 +150,6 @@ def _structured(told: _Told) -> Said:
 def _mixed(told: _Told, fronts: Mapping[str, Sequence[str]]) -> Said:
     rest = [r for r in told.done.values() if r["group"] != "mixed, by search"]
     for row in told.of("mixed, by search"):
-        if not row["met"]:
-            yield "mixed policies", f"{row['name']}: not reachable; the nearest is {row['ratio']:.3f}."
-            continue
         rivals = [r for r in rest if r["ratio"] <= row["ratio"]]
         text = f"The search for {row['name'].partition('-')[2]} found {told.named(row)}"
         if rivals:

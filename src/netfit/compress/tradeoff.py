@@ -170,11 +170,18 @@ def _part(job: Job, point: Point) -> Job:
 
 
 def _found(job: Job, point: Point, space: SearchSpace, base: nn.Module, gauge: Meter) -> Found:
-    """The network of a point, retrained now or before."""
+    """The network of a point, retrained now or before.
+
+    Raises:
+        JobError: a search found nothing within its latency; what it found instead was not retrained.
+    """
     part = _part(job, point)
     with part.run:
         found = part.found(space, base, gauge)
     assert found is not None  # only a joined run has none
+    if point.family is None and not found.history:
+        nearest = min(float(row.attrs["cost"]["ratio"]) for row in found.rows)
+        raise JobError(f"a latency of {point.goal:g} is not reachable here, the nearest is {nearest:.3f}")
     return found
 
 
@@ -189,7 +196,6 @@ def _measured(
     return {key: final[key] for key in same} | {
         "accuracy": final["accuracy_deployed"],
         "accuracy_torch": final["accuracy"],
-        "met": final["met"] if point.family is None else None,
         "file_bytes": final["bytes"] if "executed" in final else None,
         "act_bytes": _activations(found.network, job.example),
         "added_bytes": final.get("added_bytes"),
