@@ -5,7 +5,7 @@
 #   scripts/fetch_speech.sh FOLDER
 #
 # FOLDER/voices/<voice>/     telephone prompts, 16 kHz G.722: en_US_f_Allison (with texts.tsv), es_MX_f_Allison,
-#                            fr_CA_f_June, it_IT_m_Carlo (CC BY-SA 3.0), ru_RU_f_IvrvoiceRU (CC BY 3.0)
+#                            fr_CA_f_June (CC BY-SA 3.0), it_IT_m_Carlo, ru_RU_f_IvrvoiceRU (CC BY 3.0)
 # FOLDER/games/<game>/       ktuberling, klettres: Ogg, licences in FOLDER/licences (GPL and others)
 # FOLDER/music/              music on hold, G.722, CC BY-SA 3.0
 set -eu

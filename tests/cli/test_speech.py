@@ -74,6 +74,20 @@ def test_enhance_in_a_stream(netfit, scenes, tmp_path):
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
+def test_a_stream_names_microphones_that_fail(netfit, scenes, tmp_path):
+    mix = read(scenes / "0000-mix.flac")[0]
+    mix[4] = 0
+    write(tmp_path / "in.wav", mix, 16000)
+    done = netfit("speech", "enhance", tmp_path / "in.wav", tmp_path / "out.wav", "--stream")
+    assert done.status == 0 and "warning: microphone 4 is dead" in done.out, done.err
+
+
+def test_a_silent_stream_is_warned_of(netfit, tmp_path):
+    write(tmp_path / "in.wav", torch.zeros(2, 8000), 16000)
+    done = netfit("speech", "enhance", tmp_path / "in.wav", tmp_path / "out.wav", "--stream")
+    assert done.status == 0 and done.out.count("is dead: 0 samples differ from silence") == 2, done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -132,6 +132,9 @@ def test_files_of_any_length(tmp_path):
     assert np.abs(read(tmp_path / "out.flac")[0][0].numpy() - run([], stored).clip(-1, 1)).max() < 1e-4
     with pytest.raises(ConfigError, match=r"3 channels and 16000 samples a second, the stream 2 and 16000"):
         StreamingEnhancer(MODEL, 2, hop=16).enhance_file(tmp_path / "in.wav", tmp_path / "no.wav", 100)
+    write(tmp_path / "empty.wav", torch.zeros(3, 0), 16000)
+    with pytest.raises(ConfigError, match=r"empty\.wav is empty: 0 samples of 3 channels"):
+        stream().enhance_file(tmp_path / "empty.wav", tmp_path / "no.wav", 100)
 
 
 def test_a_broken_job_leaves_no_file(tmp_path):
@@ -149,6 +152,7 @@ def test_a_broken_job_leaves_no_file(tmp_path):
     ("how", "message"),
     [
         ({"n_mics": 1}, "needs >= 2 microphones, not 1; use beamformer='none'"),
+        ({"n_mics": 17}, "17 microphones, more than 16: channels interleaved by mistake"),
         ({"fs": 8000}, "fs=8000, but the mask network is for 16000"),
         ({"ref": 3}, "ref=3 is none of the 3"),
         ({"tau_frames": 0}, "must be at least 1"),

@@ -25,6 +25,7 @@ Names = Annotated[str, Parameter(help="Folders of recordings or names, separated
 Noise = Annotated[str, Parameter(help="Folders, babble, white, pink, brown, hum, clatter, wind.")]
 Out = Annotated[Path, Parameter(name=["--out", "-o"], help="Folder to write.")]
 Range = Annotated[str, Parameter(help="LOW,HIGH.")]
+_HEARD_S = 10  # of a streamed file, in which faults of microphones are looked for
 
 
 def enhance(
@@ -63,7 +64,7 @@ def _network(model: Path | None) -> "MaskEstimator":
 def _streamed(
     source: Path, target: Path, how: Mapping[str, Any], model: Path | None, block_ms: float
 ) -> dict[str, Any]:
-    from netfit.speech import StreamingEnhancer, files
+    from netfit.speech import StreamingEnhancer, check_microphones, files
 
     if not block_ms > 0:
         raise ConfigError(f"--block-ms {block_ms} must be positive")
@@ -72,8 +73,10 @@ def _streamed(
         _network(model), channels, fs, beamformer=how["beamformer"], postfilter=how["postfilter"], ref=how["ref"] or 0
     )
     samples = enhancer.enhance_file(source, target, max(1, int(block_ms / 1000 * fs)))
+    heard = next(files.blocks(source, _HEARD_S * fs))  # a stream goes on with what there is, but says so
+    faults = [str(fault) for fault in check_microphones(heard, fs)]
     latency = 1000 * enhancer.latency_samples / fs
-    return {"microphones": channels, "seconds": samples / fs, "latency_ms": latency, **how}
+    return {"microphones": channels, "seconds": samples / fs, "latency_ms": latency, "faults": faults, **how}
 
 
 def _whole(

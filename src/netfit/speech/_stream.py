@@ -18,7 +18,7 @@ from ._features import FeatureState
 from ._model import load_model
 from ._packed import PackedNetwork
 from ._stft import STFT
-from .files import Writer, blocks, properties
+from .files import MAX_MICS, Writer, blocks, properties
 
 __all__ = ["StreamingEnhancer"]
 
@@ -68,6 +68,8 @@ class StreamingEnhancer:
             raise ConfigError(f"fs={fs}, but the mask network is for {model.fs} samples a second: resample the stream")
         if beamformer != "none" and n_mics < 2:
             raise ConfigError(f"beamformer={beamformer!r} needs >= 2 microphones, not {n_mics}; use beamformer='none'")
+        if n_mics > MAX_MICS:
+            raise ConfigError(f"{n_mics} microphones, more than {MAX_MICS}: channels interleaved by mistake?")
         if not 0 <= ref < n_mics:
             raise ConfigError(f"ref={ref} is none of the {n_mics} microphones 0 to {n_mics - 1}")
         update_every = _UPDATE_EVERY.get(beamformer, 1) if update_every is None else update_every
@@ -133,9 +135,11 @@ class StreamingEnhancer:
             Samples written.
 
         Raises:
-            ConfigError: the file has another number of channels or samples a second than the stream.
+            ConfigError: the file is empty, or has another number of channels or samples a second than the stream.
         """
         channels, samples, fs = properties(source)
+        if not samples:
+            raise ConfigError(f"{source} is empty: 0 samples of {channels} channels")
         if (channels, fs) != (self.n_mics, self.fs):
             found = f"{channels} channels and {fs} samples a second"
             raise ConfigError(f"{source} has {found}, the stream {self.n_mics} and {self.fs}")
