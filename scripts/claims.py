@@ -21,7 +21,6 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TABLE = Path(__file__).with_suffix(".toml")
 PAGE = ROOT / "docs" / "claims.md"
-MISSING = "not measured"
 LIMITS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "==": operator.eq}
 HEAD = """# What the papers claim, and what we measured
 
@@ -39,12 +38,13 @@ class ClaimError(Exception):
 
 
 class Judged(NamedTuple):
-    """One figure of ours: its words, and whether it is as wanted (``None``: nothing is wanted of it)."""
+    """One figure of ours: its words, whether it is as wanted (``None``: nothing is wanted of it), why it is missing."""
 
     text: str
     holds: bool | None
     beyond: bool
     wanted: str
+    problem: str = ""
 
     def __str__(self) -> str:
         if self.holds is None:
@@ -125,7 +125,8 @@ def judge(figure: Mapping[str, Any]) -> Judged:
         shown = [figure.get("times", 1) * v if _is_number(v) else v for v in measured]
         text = figure["text"].format(*shown, n=len(shown), kept=sum(map(bool, good)), all=", ".join(map(str, shown)))
     except (ClaimError, ArithmeticError, LookupError, TypeError, ValueError) as e:  # a file in another form
-        return Judged(f"{MISSING}: {e}", False if must else None, beyond, wanted)
+        words = re.sub(r"\{[^}]*\}", "…", figure["text"])
+        return Judged(f"not measured: {words}", False if must else None, beyond, wanted, str(e))
     return Judged(text, all(good) if must else None, beyond, wanted)
 
 
@@ -185,9 +186,9 @@ def problems(table: Mapping[str, Any]) -> list[str]:
     """Rows without a figure, and what the table names and the result files do not have, unless it is known."""
     found = []
     for paper in table["paper"]:
-        texts = [(judge(figure).text, figure.get("open", False)) for figure in paper["figure"]]
-        missing = [(text, known) for text, known in texts if text.startswith(MISSING)]
-        found += [f"{paper['title']}: {text}" for text, known in missing if not known or len(missing) == len(texts)]
+        missing = [(judged.problem, figure) for figure in paper["figure"] if (judged := judge(figure)).problem]
+        whole = len(missing) == len(paper["figure"])
+        found += [f"{paper['title']}: {problem}" for problem, figure in missing if whole or not figure.get("open")]
     return found
 
 
