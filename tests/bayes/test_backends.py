@@ -6,6 +6,7 @@ from torch import nn
 
 from netfit import models
 from netfit.bayes import to_pfp, uncertainty
+from netfit.bayes.pfp._native import Builder
 from netfit.errors import ConfigError, UnsupportedLayerError
 from netfit.kernels import toolchain
 
@@ -61,6 +62,17 @@ def test_native_says_what_it_lacks():
     with pytest.raises(UnsupportedLayerError, match=r"no aten\.gelu.*'1'.*another"):
         pfp.compile("native", 3)
     assert pfp.compile(["native", "eager"], 3).backend == "eager"
+
+
+@needs_cc
+def test_a_wide_last_layer_takes_twice_its_weights():
+    """A last layer of 128 to 3100 outputs: laplace-torch's users report 15 GB for it."""
+    x = inputs(1, 128)
+    pfp = to_pfp(built(lambda: nn.Sequential(nn.Linear(128, 3100)), x), x, head_cov="diag")
+    kept = [t for t in Builder(pfp, 1).build()._kept if isinstance(t, torch.Tensor)]
+    assert sum(t.nbytes for t in kept) < 2.5 * 4 * 128 * 3100
+    with pytest.raises(ConfigError, match=r"3100 classes.*head_cov='diag'"):
+        to_pfp(pfp.source, x)
 
 
 def test_the_fastest_is_taken():
