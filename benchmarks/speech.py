@@ -1,6 +1,6 @@
 """Beamformers beside peers, mask networks on unseen rooms, words, low-bit speed, streams; one thread.
 
-``python -m benchmarks.speech beamformers|speed|stream FOLDER|masks FOLDER [NAME=NETWORK ...]|words FOLDER [NAME=...]``
+``python -m benchmarks.speech beamformers|speed``, ``stream|hour FOLDER``, ``masks|words FOLDER [NAME=NETWORK ...]``
 
 FOLDER holds scenes of ``netfit speech simulate``; NAME=NETWORK are folders of ``netfit speech train``, the built-in one
 by default. The peers of the first part are looked for on the path and left out, with the reason, where they are not:
@@ -187,12 +187,12 @@ def stream(folder: str) -> None:
             row(f"dB lost to the filter of the whole, every {every} frames", sum(lost) / len(lost), 2.0, most=True)
         )
         rows.append(row(f"real-time factor, every {every} frames", spent / heard, 0.1, most=True))
-    rows += long_files(data[0].mix)
     record("speech_stream", rows, latency_samples=1024, scenes=min(len(data), 12), microphones=MICS)
 
 
-def long_files(x: Tensor) -> list[dict[str, Any]]:
-    """A minute read in blocks of two sizes, and an hour, by repetition: memory and time."""
+def hour(scenes: str) -> None:
+    """Item 17: a minute read in blocks of two sizes, and an hour, by repetition of a scene: memory and time."""
+    x = SceneFolder(scenes)[0].mix
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         short, long = (repeated(x, minutes, folder / f"{minutes}.wav") for minutes in (1, 60))
@@ -202,15 +202,15 @@ def long_files(x: Tensor) -> list[dict[str, Any]]:
             StreamingEnhancer(n_mics=MICS).enhance_file(source, folder / f"{part}.wav", block)
             seconds[part], grown = time.process_time() - start, peak_mb() - before
             heard[part] = (folder / f"{part}.wav").read_bytes()[: 60 * 2 * FS]
-    return [
+    changed = differing(heard["hour"][:-FS], heard["minute"])  # the minute's last frames see its end
+    rows = [
         row("real-time factor of an hour", seconds["hour"] / 3600, 0.1, most=True),
         row("peak memory grown by the hour over the minute, MB", grown, 50.0, most=True),
         row("time of the hour / 60 x time of the minute", seconds["hour"] / (60 * seconds["minute"]), 1.1, most=True),
         row("bytes that differ, blocks of 160 and 16000", differing(heard["small"], heard["minute"]), 0, most=True),
-        row(
-            "bytes that differ, first minute of the hour", differing(heard["hour"][:-FS], heard["minute"]), 0, most=True
-        ),
+        row("bytes that differ, first minute of the hour", changed, 0, most=True),
     ]
+    record("speech_hour", rows, microphones=MICS)
 
 
 def repeated(x: Tensor, minutes: int, path: Path) -> Path:
@@ -271,8 +271,8 @@ def main() -> None:
     if part in ("masks", "words"):
         networks = {name: load_model(place) for name, place in named.items()} or {"built-in": load_model()}
         {"masks": masks, "words": words}[part](rest[0], networks)
-    elif part == "stream":
-        stream(rest[0])
+    elif part in ("stream", "hour"):
+        {"stream": stream, "hour": hour}[part](rest[0])
     else:
         {"beamformers": beamformers, "speed": speed}[part]()
 
