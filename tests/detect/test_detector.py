@@ -49,6 +49,21 @@ def test_it_works_from_the_first_row_without_training(make_fleet):
     assert [(a.kind, a.start) for a in found] == [("peer", 0.0)]
 
 
+def test_a_shift_that_lasts_is_told_until_it_is_usual():
+    rng = np.random.default_rng(0)
+    x = rng.normal(10, 0.1, (2400, 12))
+    for at in range(300, 2400, 150):
+        x[at : at + 20, 4] += 0.6  # no outlier in any row
+    frame = Frame(np.arange(2400.0), [f"rack=r,node=n{i}" for i in range(12)], x)
+    whole = HybridDetector("rack", entity="node", temporal=None).detect(frame)
+    raised = [a for a in whole if a.end is None]
+    assert {(a.kind, a.subject) for a in raised} == {("shift", "n4")} and raised[0].start == 300
+    assert 306 <= raised[0].raised <= 314 and 2 <= len(raised) <= 8 and raised[-1].start < 2000
+    running = HybridDetector("rack", entity="node", temporal=None)
+    cut = [a for rows in np.split(np.arange(2400), [307, 309, 1300]) for a in running.detect(part(frame, rows))]
+    assert summary(cut) == summary(whole)
+
+
 @pytest.mark.parametrize("cuts", [(1, 2, 7), (200, 201, 300), tuple(range(13, 420, 13))])
 def test_blocks_and_column_order_do_not_show(faulty, cuts):
     whole = detector().detect(faulty)

@@ -10,7 +10,7 @@ from netfit.streaming import State
 
 __all__ = ["Alert", "Contribution", "Evidence", "Tracker"]
 
-_KINDS = ("peer", "zero", "absent", "new", "temporal")
+_KINDS = ("peer", "zero", "shift", "absent", "new", "temporal")
 _LISTED = 20  # channels of an alert that are kept
 
 
@@ -42,8 +42,8 @@ class Alert:
         start: time since when.
         raised: time of the row that raised it: some rows must stand out first.
         end: time of the last row that stood out; None while it lasts.
-        kind: ``"peer"`` (differs from its peers), ``"zero"`` (so, at zero), ``"absent"``, ``"new"``, ``"temporal"``
-            (differs from its past).
+        kind: ``"peer"`` (differs from its peers), ``"zero"`` (so, at zero), ``"shift"`` (so, less but for
+            long), ``"absent"``, ``"new"``, ``"temporal"`` (differs from its past).
         subject: the entity it is about, or the group; "" for the fleet.
         groups: of its channels.
         channels: those that contribute most, worst first.
@@ -175,7 +175,5 @@ def _alert(subject: str, entry: _Open, over: bool) -> Alert:
     worst = sorted(entry.channels.items(), key=lambda item: (-item[1][0], item[0]))[:_LISTED]
     total = sum(numbers[0] for _, numbers in worst) or 1.0
     channels = tuple(Contribution(name, w / total, observed, expected, z) for name, (w, observed, expected, z) in worst)
-    end = entry.last if over else None
-    return Alert(
-        entry.id, entry.start, entry.raised, end, entry.kind, subject, tuple(entry.groups), channels, entry.score
-    )
+    end, groups = entry.last if over else None, tuple(entry.groups)
+    return Alert(entry.id, entry.start, entry.raised, end, entry.kind, subject, groups, channels, entry.score)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from netfit.detect._layout import Layout
 from netfit.detect._peers import PeerDBSCAN, PeerStage
 from netfit.detect._reduce import GroupReducer, Held
 from netfit.detect._series import Series, SeriesRows
+from netfit.detect._shifts import Shifts
 from netfit.detect._spot import SPOT
 from netfit.detect._window_pca import Temporal, WindowPCA
 from netfit.kernels.peers import LONGEST, PeerRows
@@ -24,7 +25,7 @@ __all__ = ["Engine", "Level", "Result", "Setup"]
 
 Level = Literal["time", "group", "entity", "channel"]
 _BLOCK = 512  # rows worked on together; no result depends on it
-_KINDS = ("peer", "zero", "absent", "new")
+_KINDS = ("peer", "zero", "absent", "new", "shift")
 _FLEET = ""
 _EXPLAINED = 5  # features named for one row of a series
 
@@ -66,6 +67,7 @@ class Engine:
         self.peers = PeerStage(setup.peer, setup.min_presence, setup.lifetime, setup.watch_absence)
         self.series: dict[str, Series] = {}
         self.spot = setup.threshold.start()
+        self.shifts = Shifts()
         self.tracker = Tracker(setup.peer.min_duration)
         self.last_time = -np.inf
         self.rows_seen = self.empty_rows = 0
@@ -161,6 +163,7 @@ class Engine:
         dense = level == "channel" or bool(self._members) or (level == "entity" and self._entity is not None)
         rows = self.peers.rows(x, source, dense)
         found = self._series_rows(x, rows)
+        rows = self._unusual(rows, found)
         calibrated = self._calibrate(found, len(x))
         alerts = self._alerts(frame.times, x, rows, found, calibrated)
         empty = ~rows.count.any(1)
@@ -187,6 +190,30 @@ class Engine:
                 assert rows.z is not None
                 found[subject] = series.rows(values, places, rows.z[:, part].astype(np.float64))
         return found
+
+    def _unusual(self, rows: PeerRows, found: dict[str, SeriesRows]) -> PeerRows:
+        """Without the shifts that are usual for their subject.
+
+        The others are alarms, and scores where no series ranks the rows yet: it does that better than they do.
+        """
+        events = rows.events
+        keep = events["kind"] != _KINDS.index("shift")
+        largest: dict[tuple[int, str], float] = {}
+        for e in events[~keep]:
+            key = int(e["row"]), self._subject[e["slot"]]
+            largest[key] = max(largest.get(key, 0.0), float(e["score"]))
+        told = {k for k, score in largest.items() if self.shifts.unusual(k[1], self.rows_seen + k[0], score)}
+        for i in np.flatnonzero(~keep):
+            row, slot, score = int(events["row"][i]), int(events["slot"][i]), float(events["score"][i])
+            keep[i] = (row, self._subject[slot]) in told
+            series = found.get(self._subject[slot])
+            if not keep[i] or (series is not None and np.isfinite(series.score[row])):
+                continue
+            group = int(np.searchsorted(self.layout.offset, slot, side="right")) - 1
+            rows.group_score[row, group] = max(rows.group_score[row, group], score)
+            if rows.score is not None:
+                rows.score[row, slot] = max(rows.score[row, slot], score)
+        return replace(rows, events=events[keep])
 
     def _calibrate(self, found: dict[str, SeriesRows], n: int) -> dict[str, NDArray[np.float64]]:
         """Scores of the series with 1 as the threshold that the stream had reached at each row."""
@@ -305,7 +332,7 @@ class Engine:
         series = {str(i): {"subject": name, **s.state()} for i, (name, s) in enumerate(self.series.items())}
         return {
             "numbers": numbers, "times": self._times.copy(), "layout": self.layout.state(), "peers": self.peers.state(),
-            "series": series, "spot": self.spot.state(), "tracker": self.tracker.state(),
+            "series": series, "spot": self.spot.state(), "shifts": self.shifts.state(), "tracker": self.tracker.state(),
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
@@ -323,6 +350,7 @@ class Engine:
             self.series[saved["subject"]] = series
         self._index()
         self.spot.restore(state["spot"])
+        self.shifts.restore(state["shifts"])
         self.tracker.restore(state["tracker"])
 
 

@@ -134,13 +134,13 @@ def _channel(
     c["run"][slot] = (int(c["run"][slot]) + 1 if c["run"][slot] and c["kind"][slot] == kind else 1) if outlying else 0
     c["kind"][slot] = kind if outlying else c["kind"][slot]
     seen, run = int(c["seen"][slot]), int(c["run"][slot])
-    length, alarm = (run, score) if outlying and run >= settings.min_duration else (0, 0.0)
-    if shift > 1:
-        length, alarm = max(length, int(c["rise"][slot])), max(alarm, shift)
-    score = 1.0 if outlying else min(score, 1.0)
-    if length and seen >= settings.min_presence:
-        score = max(alarm, ABOVE_1)
-        events.append((row, slot, length, kind, value, expected, z, score))
+    known = seen >= settings.min_presence
+    alarm = known and outlying and run >= settings.min_duration
+    score = max(score, ABOVE_1) if alarm else 1.0 if outlying else min(score, 1.0)
+    if alarm:
+        events.append((row, slot, run, kind, value, expected, z, score))
+    elif known and shift > 1:
+        events.append((row, slot, int(c["rise"][slot]), 4, value, expected, z, shift))
     elif settings.watch_absence and seen == settings.min_presence and state.warm[g] > settings.min_presence:
         events.append((row, slot, seen, 3, value, expected, z, 1.0))
     if unit > 0:

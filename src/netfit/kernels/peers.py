@@ -128,7 +128,8 @@ class PeerRows:
         score: of each channel, float32 (rows, slots), NaN where absent; None unless it was asked for.
         z: of each channel, likewise: distance from where its peers let it be expected, in units of the usual distance
             (of eps where that is given).
-        events: array of `EVENT`; kind 0 stands out, 1 stands out at zero, 2 absent, 3 new.
+        events: array of `EVENT`; kind 0 stands out, 1 stands out at zero, 2 absent, 3 new, 4 keeps off its peers for
+            long, which adds nothing to the scores.
     """
 
     median: NDArray[np.float64]

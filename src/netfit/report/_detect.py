@@ -15,7 +15,7 @@ __all__ = ["detect_eval_report", "detect_report"]
 _DATES_FROM = 1e9  # seconds; smaller times are not dates
 _WORDS = {
     "peer": "differs from its peers", "zero": "at zero, unlike its peers", "absent": "has vanished", "new": "is new",
-    "temporal": "differs from its past",
+    "temporal": "differs from its past", "shift": "keeps off its peers for long",
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@
 #define ABOVE_1 1.000001 /* also in single precision */
 #define LONGEST 64       /* rows that are counted of a shift */
 
-enum { PEER = 0, ZERO = 1, ABSENT = 2, NEW = 3 };
+enum { PEER = 0, ZERO = 1, ABSENT = 2, NEW = 3, SHIFT = 4 };
 
 typedef struct {
     int64_t row, slot, run, kind;
@@ -206,7 +206,8 @@ static double shifted(const Call *c, const Group *p, const Scratch *s, int64_t i
     return (sum > 0 ? s->z[i] : -s->z[i]) > c->shift ? fabs(sum) / (5 * c->shift) : 0;
 }
 
-/* Alarms and news of the present channels; returns the highest score of an alarm, `scores` holds that of each. */
+/* Alarms and news of the present channels; returns the highest score of an alarm, `scores` holds that of each. A shift
+   is told but adds nothing to a score: the caller knows whether it is usual. */
 static double tell(Call *c, const Group *p, const Scratch *s, double centre, double reach, float *scores) {
     double worst = 0;
     for (int64_t i = 0; i < p->n; i++) {
@@ -217,19 +218,19 @@ static double tell(Call *c, const Group *p, const Scratch *s, double centre, dou
         const double expected = p->unit > 0 ? p->median + c->bias[slot] : p->median;
         const uint8_t kind = fabs(value) <= 1e-8 && fabs(expected) > 1e-8 ? ZERO : PEER;
         const double z = p->unit > 0 ? s->z[i] : (value - p->median) / c->eps[p->g];
-        double score = 0;
-        int64_t rows = 0;
         if (s->out[i]) {
             c->run[slot] = c->run[slot] && c->kind[slot] == kind ? c->run[slot] + 1 : 1;
             c->kind[slot] = kind;
-            if (c->run[slot] >= c->min_duration) score = fabs((p->unit > 0 ? z : value) - centre) / reach, rows = c->run[slot];
         }
-        if (sum > 1) score = fmax2(score, sum), rows = rows > c->rise[slot] ? rows : c->rise[slot];
-        if (rows && c->seen[slot] >= c->min_presence) {
-            score = fmax2(score, ABOVE_1), worst = fmax2(worst, score);
+        const int known = c->seen[slot] >= c->min_presence;
+        if (known && s->out[i] && c->run[slot] >= c->min_duration) {
+            const double score = fmax2(fabs((p->unit > 0 ? z : value) - centre) / reach, ABOVE_1);
+            worst = fmax2(worst, score);
             if (scores) scores[i] = (float)score;
-            emit(c, (Event){p->row, slot, rows, kind, value, expected, z, score});
-        } else if (fresh)
+            emit(c, (Event){p->row, slot, c->run[slot], kind, value, expected, z, score});
+        } else if (known && sum > 1)
+            emit(c, (Event){p->row, slot, c->rise[slot], SHIFT, value, expected, z, sum});
+        else if (fresh)
             emit(c, (Event){p->row, slot, c->min_presence, NEW, value, expected, z, 1});
     }
     return worst;
