@@ -34,7 +34,9 @@ def _verdict(r: CompressResult) -> str:
     if r.final.ratio:
         said.append(f"runs {digits(1 / r.final.ratio)} times as fast as the original")
     if (drop := accuracy_drop(r)) is not None:
-        said.append(f"{100 * abs(drop):.2f} points of accuracy {'lost' if drop > 0 else 'gained'}")
+        points = f"{100 * abs(drop):.2f}"
+        word = "lost" if drop > 0 else "gained"
+        said.append("no accuracy lost" if points == "0.00" else f"{points} points of accuracy {word}")
     sentences = [", ".join(said).capitalize() + "."] if said else []
     if r.final.met is not None:
         sentences.append("The goal is met." if r.final.met else "The goal is not met.")
