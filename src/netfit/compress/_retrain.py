@@ -18,6 +18,7 @@ Progress = Callable[[dict[str, Any]], None]
 GENTLE_BITS = 8  # from here on rounding disturbs a network so little that it can come last
 ROUNDED_SHARE = 5  # one epoch in this many is then trained with rounding
 ROUNDED_LR = 10  # and at this fraction of the learning rate
+SLOW = 5  # epochs of a cycle from which its last one is slow: at 2, frozen BatchNorm made the loss explode
 CALIBRATED = 768
 
 
@@ -41,7 +42,7 @@ def retrain(
     What is rounded to 8 bits and more first trains without rounding, which costs a third of the time a step, and then
     one epoch in five as it will run, at a tenth of the learning rate. Fewer bits are rounded from the first step. In
     the last epoch the activation scales and BatchNorm statistics are frozen, so that the final weights fit the very
-    constants that are exported.
+    constants that are exported; not so in a cycle of few epochs, whose last one still learns too fast for that.
 
     Args:
         model: result of `apply` (or of a search), calibrated.
@@ -62,8 +63,8 @@ def retrain(
     )  # fmt: skip
     state = Quantization.of(model)
     rounded = epochs
-    if state is not None and _gentle(state) and epochs >= ROUNDED_SHARE:
-        rounded = epochs // ROUNDED_SHARE
+    if state is not None and _gentle(state):
+        rounded = max(1, epochs // ROUNDED_SHARE)
     first = None
     if rounded < epochs:
         smooth = plain(model)
@@ -75,7 +76,7 @@ def retrain(
         lr /= ROUNDED_LR
 
     def settle(epoch: int, network: nn.Module) -> None:
-        if epoch < rounded - 1 or epochs == 1:
+        if epoch < rounded - 1 or (first is None and epochs < SLOW):
             return
         state = Quantization.of(network)
         if state is not None:
