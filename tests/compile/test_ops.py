@@ -4,11 +4,12 @@ import time
 import pytest
 import torch
 
-from netfit.compile import ops, tune
+from netfit.compile import MomentKernels, operators, ops, tune
 from netfit.compile._sizes import ConvSizes
 from netfit.compile.ops import _build
 from netfit.errors import ConfigError, TargetUnavailable
 from netfit.kernels import toolchain
+from netfit.workload import trace
 
 pytestmark = pytest.mark.skipif(toolchain() is None, reason="no C compiler here")
 
@@ -204,6 +205,7 @@ def test_a_board_that_is_a_process(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # zig builds a C library for each machine, then forty programs
 @pytest.mark.parametrize("name", ["cortex-a53", "cortex-a72", "cortex-a76", "armv7"])
 def test_kernels_for_other_machines(name):
     pytest.importorskip("ziglang", reason="needs netfit[cc]")
@@ -271,3 +273,37 @@ def test_building_twice_is_reading(tmp_path):
     start = time.process_time()
     assert ops.build_program("int main(void) { return 0; }", m) == first
     assert time.process_time() - start < 1
+
+
+def test_kernels_for_moment_rules():
+    g = torch.Generator().manual_seed(6)
+    mean, var = torch.randn(5, 12, generator=g), torch.rand(5, 12, generator=g)
+    w, wv, b = (torch.rand(*shape, generator=g) for shape in ((7, 12), (7, 12), (7,)))
+    kernels = MomentKernels()
+    for given in (var, None):
+        out, spread = kernels.linear(mean, given, w, wv, b, 0.1 * b)
+        own = 0 if given is None else given @ w.square().T
+        square = mean.square() if given is None else mean.square() + given
+        assert torch.allclose(out, mean @ w.T + b, atol=1e-4)
+        assert torch.allclose(spread, own + square @ wv.T + 0.1 * b, atol=1e-3)
+    image, taps = torch.randn(2, 3, 6, 6, generator=g), torch.randn(4, 3, 3, 3, generator=g)
+    out, spread = kernels.conv2d(image, None, taps, 0.1 * taps.square(), stride=2, padding=1)
+    assert torch.allclose(out, torch.conv2d(image, taps, None, 2, 1), atol=1e-4)
+    expected = torch.conv2d(image.square(), 0.1 * taps.square(), None, 2, 1)
+    assert torch.allclose(spread, expected, atol=1e-3)
+    w.mul_(2)  # a changed weight is packed again
+    assert torch.allclose(kernels.linear(mean, var, w, wv)[0], mean @ w.T, atol=1e-4)
+
+
+def test_operators_of_a_network():
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 8, 3, padding=1), torch.nn.Conv2d(8, 8, 3, padding=1),
+        torch.nn.Conv2d(8, 8, 3, groups=8), torch.nn.Conv2d(8, 8, 3, dilation=2), torch.nn.Flatten(),
+        torch.nn.Linear(8, 5),
+    )  # fmt: skip
+    found = operators(trace(net.eval(), torch.randn(1, 3, 7, 7)))
+    assert list(found.values()) == [["0"], ["1", "2"], ["3"], ["6"]]
+    assert [op.name.partition(" ")[0] for op in found] == ["conv2d", "conv2d", "depthwise", "gemm"]
+    x = torch.randn(1, 8)
+    kernel = ops.Kernel(next(op for op in found if op.name.startswith("gemm"))).pack(net[6].weight.detach().T)
+    assert torch.allclose(kernel(x), x @ net[6].weight.T, atol=1e-5)

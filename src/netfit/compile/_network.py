@@ -1,20 +1,21 @@
 """The operators of a traced network that can be generated, each once, with the places that run it."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from netfit.errors import ConfigError
-from netfit.workload import Op
 
 from ._sizes import ConvSizes
 from .ops import Conv2d, DepthwiseConv2d, Gemm, Operator
 
 if TYPE_CHECKING:
-    from netfit.workload import Workload
+    from netfit.workload import Op, Workload
 
 __all__ = ["operators"]
 
 
-def operators(workload: "Workload") -> dict[Operator, list[str]]:
+def operators(workload: Workload) -> dict[Operator, list[str]]:
     """Convolutions and linear layers in fp32, as the kernels that compute them.
 
     Args:
