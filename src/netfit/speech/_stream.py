@@ -171,8 +171,8 @@ class StreamingEnhancer:
 
     def _beam(self, y: Tensor, m: Tensor) -> Tensor:
         mvdr.follow(self._R, y, m, self._keep)
-        if self._seen % self.update_every == 0:
-            self._w = self._filters()
+        if self._seen % self.update_every == 0 and self._seen > self.update_every:
+            self._w = self._filters()  # the first frames alone would fit themselves, and not those that follow
         return (self._w.conj() * y).sum(0)
 
     def _filters(self) -> Tensor:
