@@ -42,6 +42,17 @@ def test_cost_is_what_counting_by_hand_gives():
     assert cost.parameters == sum(p.numel() for p in TranAD(features).parameters())
 
 
+def test_cost_of_an_informer_is_what_counting_by_hand_gives():
+    f, past, known, width, hidden = 6, 8, 5, 16, 32  # label 4 and one place to fill
+    embedding = (past + known) * 3 * f * width
+    encoder = 4 * past * width**2 + 2 * past**2 * width + 2 * past * width * hidden
+    own = 4 * known * width**2 + 2 * known**2 * width
+    cross = 2 * (known + past) * width**2 + 2 * known * past * width
+    by_hand = embedding + encoder + own + cross + 2 * known * width * hidden + width * f
+    settings = Forecaster(kind="informer", window=past + 1, sizes={"label": 4, "width": width, "hidden": hidden})
+    assert network_cost(settings, f).flops == pytest.approx(2 * by_hand, rel=0.01)
+
+
 @pytest.mark.parametrize("kind", ["tranad", "informer"])
 def test_a_trained_forecaster_finds_what_leaves_the_pattern(kind, tmp_path):
     frame = waves()
@@ -100,11 +111,11 @@ def test_the_policy_of_every_network_compresses_a_forecaster():
     rows = np.random.default_rng(0).random((150, 6))
     model = Forecaster(epochs=1, batch_size=32).train(rows, None, 0).start(6)
     plain = model.rows(rows, np.ones(rows.shape, bool)).score
-    model.use(surgery.apply(model.network(), policy, x))
+    model.compress(policy, rows)
     assert np.corrcoef(plain[-100:], model.rows(rows, np.ones(rows.shape, bool)).score[-100:])[0, 1] > 0.9
 
 
-def test_a_policy_makes_the_forecaster_inside_a_detector_smaller():
+def test_a_policy_makes_the_forecaster_inside_a_detector_smaller(tmp_path):
     rows = np.random.default_rng(0).random((200, 6))
     detector = HybridDetector(temporal=Forecaster(epochs=1, batch_size=32))
     policy = surgery.Policy({"kind:linear": surgery.Quantize()})
@@ -116,6 +127,8 @@ def test_a_policy_makes_the_forecaster_inside_a_detector_smaller():
     small = detector.compress(policy, rows).score_samples(rows)
     assert not np.array_equal(plain, small)
     assert np.corrcoef(plain[-90:], small[-90:])[0, 1] > 0.9
+    detector.save(tmp_path / "small")
+    np.testing.assert_array_equal(HybridDetector.load(tmp_path / "small").score_samples(rows), small)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,15 @@ def test_the_alarm_rate_is_about_what_was_asked_for(q, draw):
     assert q / 3 <= rate <= 3 * q
 
 
+@pytest.mark.parametrize("q", [1e-2, 1e-3])
+def test_the_rate_follows_q_when_scores_become_smaller_than_at_first(q):
+    scores = np.random.default_rng(5).exponential(size=12_000)
+    scores[:300] *= 6  # as before usual distances are known
+    level = 0.9 if q > 5e-3 else 0.98
+    rate = SPOT(q=q, level=level).start().run(scores)[2000:].mean()
+    assert q / 3 <= rate <= 3 * q
+
+
 def test_a_level_that_drifts_needs_depth():
     rng = np.random.default_rng(1)
     scores = rng.normal(size=6000) + np.linspace(0, 60, 6000)

@@ -107,6 +107,7 @@ class ForecasterModel:
     def __init__(self, config: Forecaster) -> None:
         self._config = config
         self._weights = dict(config.weights or {})
+        self._policy = ""  # of a compressed network, as TOML
         self._network: nn.Module | None = None
         self._frames: Frames | None = None
 
@@ -153,13 +154,14 @@ class ForecasterModel:
             import torch
 
             self._network = self._config.build(self._features).eval()
+            if self._policy:
+                from netfit.surgery import Policy, apply
+
+                shape = 1, self._config.window, self._features
+                self._network = apply(self._network, Policy.from_toml(self._policy), torch.zeros(shape)).eval()
             weights = {k: torch.from_numpy(v) for k, v in self._weights.items() if k not in ("low", "span")}
             self._network.load_state_dict(weights)
         return self._network
-
-    def use(self, network: "nn.Module") -> None:
-        """Score with another network of the same interface, such as a compressed one."""
-        self._network = network
 
     def compress(self, policy: "Policy", rows: NDArray[np.float64]) -> None:
         """Score with the trained network under a policy.
@@ -182,16 +184,20 @@ class ForecasterModel:
         windows = torch.from_numpy(scaled.astype(np.float32)).unfold(0, size, 1).transpose(1, 2)
         small = apply(self.network(), policy, windows[:8])
         calibrate(small, windows.split(_BATCH))
-        self.use(small.eval())
+        self._network, self._policy = small.eval(), policy.to_toml()
+        trained = {name: tensor.numpy().copy() for name, tensor in small.state_dict().items()}
+        self._weights = {**trained, "low": self._weights["low"], "span": self._weights["span"]}
 
     def state(self) -> State:
         """What a restart needs."""
         frames = self._frames.state() if self._frames else {}
-        return {"weights": {k.replace("/", "."): v.copy() for k, v in self._weights.items()}, "frames": frames}
+        weights = {str(i): {"name": k, "value": v.copy()} for i, (k, v) in enumerate(self._weights.items())}
+        return {"weights": weights, "policy": self._policy, "frames": frames}
 
     def restore(self, state: State) -> None:
         """Go on where `state` was taken."""
-        self._weights, self._network, self._frames = dict(state["weights"]), None, None
+        self._weights = {part["name"]: part["value"] for part in state["weights"].values()}
+        self._network, self._frames, self._policy = None, None, state["policy"]
         if state["frames"]:
             self._frames = Frames(self._config.window, 1, (self._features,), np.float32)
             self._frames.restore(state["frames"])

@@ -147,8 +147,6 @@ class HybridDetector(OutlierMixin, BaseEstimator):
     def compress(self, policy: "Policy", X: Any) -> Self:
         """Put a policy to the trained forecaster; scores are those of the smaller network from the next row on.
 
-        A saved detector keeps the weights as trained: apply the policy again after loading.
-
         Args:
             policy: over the call sites of the network.
             X: rows as in `fit`, to calibrate on.

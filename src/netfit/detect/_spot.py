@@ -21,12 +21,15 @@ class SPOT:
 
     "Anomaly Detection in Streams with Extreme Value Theory" (Siffer et al., 2017). There no alarm updates the fit: it
     then sees a tail cut off at its own threshold, and four times as many alarms as asked for follow. Here alarms do, up
-    to twice as many as are expected, and clipped to twice the threshold; a long fault changes little.
+    to twice as many as are expected, and clipped to twice the threshold; a long fault changes little. There the level
+    is that of the first scores for ever, and no threshold can fall below it; here it is found again, every `warmup`
+    scores, among the last `memory`, so that the rate follows `q` when scores become smaller than they were at first.
 
     Args:
         q: share of rows that may raise an alarm.
-        level: quantile of the first scores above which the tail begins.
-        warmup: scores before the first threshold.
+        level: quantile of the scores above which the tail begins.
+        warmup: scores before the first threshold, and from one level to the next.
+        memory: scores that a level is found among.
         depth: None, or the number of scores whose running mean is taken off first (DSPOT).
         fit: ``"pwm"`` (probability-weighted moments: Hosking and Wallis, 1987) or ``"likelihood"`` (the maximum over
             Grimshaw's one-dimensional profile, 1993).
@@ -44,6 +47,7 @@ class SPOT:
     q: float = 1e-3
     level: float = 0.98
     warmup: int = 288
+    memory: int = 1024
     depth: int | None = None
     fit: Literal["pwm", "likelihood"] = "pwm"
 
@@ -53,8 +57,10 @@ class SPOT:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: choose a share between 0 and 1, without them")
         if self.q >= 1 - self.level:
             raise ConfigError(f"q={self.q} is not rarer than the tail above level={self.level}: lower one of them")
-        if self.warmup < 10 or (self.depth is not None and self.depth < 1):
-            raise ConfigError(f"warmup={self.warmup}, depth={self.depth}: choose at least 10 and 1")
+        if self.warmup < 10 or self.memory < self.warmup or (self.depth is not None and self.depth < 1):
+            raise ConfigError(
+                f"warmup={self.warmup}, memory={self.memory}, depth={self.depth}: choose at least 10, the warm-up and 1"
+            )
         if self.fit not in ("pwm", "likelihood"):
             raise ConfigError(f"fit={self.fit!r}: choose 'pwm' or 'likelihood'")
 
@@ -75,10 +81,11 @@ class Spot:
 
     def __init__(self, config: SPOT) -> None:
         self._config = config
-        self._first: list[float] = []
+        self._last: deque[float] = deque(maxlen=config.memory)
         self._peaks: list[float] = []
         self._recent: deque[float] = deque(maxlen=config.depth or 1)
-        self._base, self._n, self._kept = math.inf, 0, 0
+        self._base, self._due = math.inf, config.warmup
+        self._n = self._kept = self._counted = 0
         self.threshold = math.inf
 
     @property
@@ -92,35 +99,32 @@ class Spot:
             return score == math.inf and self.ready
         mean = sum(self._recent) / len(self._recent) if self._config.depth and self._recent else 0.0
         value = score - mean
-        if not self.ready:
-            self._first.append(value)
-            if len(self._first) >= self._config.warmup:
-                self._begin()
-        elif value > self.threshold:
-            if self._kept < 2 * self._config.q * self._n + 1:
-                self._kept += 1
-                self._n += 1
-                self._peaks.append(min(value - self._base, 2 * (self.threshold - self._base)))
-                self._refit()
-            return True
-        else:
-            self._n += 1
-            if value > self._base:
-                self._peaks.append(value - self._base)
-                self._refit()
-        self._recent.append(score)
-        return False
+        alarm = self.ready and value > self.threshold
+        if alarm:
+            if self._kept >= 2 * self._config.q * self._n + 1:
+                return True
+            self._kept += 1
+            value = min(value, 2 * self.threshold - self._base)
+        self._last.append(value)
+        self._n, self._counted, self._due = self._n + 1, self._counted + 1, self._due - 1
+        if not self._due:
+            self._find_level()
+        elif value > self._base:
+            self._peaks.append(value - self._base)
+            self._refit()
+        if not alarm:
+            self._recent.append(score)
+        return alarm
 
     def run(self, scores: ArrayLike) -> NDArray[np.bool_]:
         """`update` for each of them."""
         values: Iterable[float] = np.asarray(scores, np.float64).tolist()
         return np.array([self.update(s) for s in values], bool)
 
-    def _begin(self) -> None:
-        first = np.array(self._first)
-        self._base, self._n = float(np.quantile(first, self._config.level)), len(first)
-        self._peaks = (first[first > self._base] - self._base).tolist()
-        self._first = []
+    def _find_level(self) -> None:
+        last, self._counted = np.array(self._last), len(self._last)
+        self._base, self._due = float(np.quantile(last, self._config.level)), self._config.warmup
+        self._peaks = (last[last > self._base] - self._base).tolist()
         self._refit()
 
     def _refit(self) -> None:
@@ -129,23 +133,24 @@ class Spot:
             self.threshold = self._base + max(float(excess.max(initial=0)), 1e-9 * max(1.0, abs(self._base)))
             return
         shape, scale = fit_tail(excess, self._config.fit)
-        ratio = self._config.q * self._n / len(excess)
+        ratio = self._config.q * self._counted / len(excess)
         stretch = -math.log(ratio) if abs(shape) < 1e-6 else (ratio**-shape - 1) / shape
         self.threshold = self._base + max(scale * stretch, 0.0)
 
     def state(self) -> State:
         """What a restart needs."""
-        numbers = np.array([self._base, self._n, self._kept, self.threshold])
-        arrays = {"first": self._first, "peaks": self._peaks, "recent": list(self._recent)}
+        numbers = np.array([self._base, self.threshold, self._n, self._kept, self._counted, self._due])
+        arrays = {"last": self._last, "peaks": self._peaks, "recent": self._recent}
         return {"numbers": numbers, **{name: np.array(v, np.float64) for name, v in arrays.items()}}
 
     def restore(self, state: State) -> None:
         """Go on where `state` was taken."""
-        self._base, n, kept, self.threshold = (float(v) for v in state["numbers"])
-        self._n, self._kept = int(n), int(kept)
-        self._first, self._peaks = state["first"].tolist(), state["peaks"].tolist()
-        self._recent.clear()
-        self._recent.extend(state["recent"].tolist())
+        self._base, self.threshold, *counts = state["numbers"].tolist()
+        self._n, self._kept, self._counted, self._due = (int(v) for v in counts)
+        self._peaks = state["peaks"].tolist()
+        for kept, name in ((self._last, "last"), (self._recent, "recent")):
+            kept.clear()
+            kept.extend(state[name].tolist())
 
 
 def fit_tail(excess: NDArray[np.float64], method: Literal["pwm", "likelihood"] = "pwm") -> tuple[float, float]:
