@@ -165,8 +165,8 @@ def test_sentences_on_pruning_structure_and_search():
     full, eight = row("uniform-fp32", "quantization", 0.92, 1.0), row("uniform-int8", "quantization", 0.92, 0.4)
     pruned = row("magnitude-0.5", "pruning", 0.9, 0.5)
     learned = row("learned-0.5", "pruning", 0.91, 0.6)
-    layers = row("monarch", "structured layers", 0.85, 1.2, macs=100.0)
-    mixed = row("mixed-0.25", "mixed, by search", 0.91, 0.2)
+    layers = row("monarch", "structured", 0.85, 1.2, macs=100.0)
+    mixed = row("mixed-0.25", "mixed", 0.91, 0.2)
     text = said([full, eight, pruned, learned, layers, mixed], {"latency": ["mixed-0.25"], "file": []})
     assert "uniform-int8 (0.400 of the latency, 0.00 points lost) beats it in both" in text["pruning"]
     assert (
@@ -176,5 +176,5 @@ def test_sentences_on_pruning_structure_and_search():
     assert "and nothing is gained" in text["structured layers"]
     assert "no classic method is as fast. It is on the front" in text["mixed policies"]
     assert "latency on host: mixed-0.25" in text["verdict"]
-    missed = {"name": "mixed-0.1", "group": "mixed, by search", "failed": "the nearest is 0.15"}
+    missed = {"name": "mixed-0.1", "group": "mixed", "failed": "the nearest is 0.15"}
     assert said([full, missed])["not possible"] == "mixed-0.1: the nearest is 0.15."

@@ -140,7 +140,7 @@ def _structured(told: _Told) -> Said:
     full = told.done.get(REFERENCE)
     if full is None:
         return
-    for row in told.of("structured layers"):
+    for row in told.of("structured"):
         macs, time = row["macs"] / full["macs"], row["ratio"] / full["ratio"]
         text = f"{row['name']} takes {macs:.2f} of the multiply-accumulates and {time:.2f} of the fp32 latency"
         verdict = "" if _faster(row, full) else ", and nothing is gained"
@@ -148,8 +148,8 @@ def _structured(told: _Told) -> Said:
 
 
 def _mixed(told: _Told, fronts: Mapping[str, Sequence[str]]) -> Said:
-    rest = [r for r in told.done.values() if r["group"] != "mixed, by search"]
-    for row in told.of("mixed, by search"):
+    rest = [r for r in told.done.values() if r["group"] != "mixed"]
+    for row in told.of("mixed"):
         rivals = [r for r in rest if r["ratio"] <= row["ratio"]]
         text = f"The search for {row['name'].partition('-')[2]} found {told.named(row)}"
         if rivals:
@@ -189,7 +189,7 @@ def _targets(told: _Told, target: str) -> Said:
         if len(same) > 1 and len({r["costs"][name] for r in same}) == 1:
             which = ", ".join(r["name"] for r in same)
             yield name, f"Fewer bits bring no cycles: {which} all take {same[0]['costs'][name]:.3f} of the original's."
-        for row in (r for r in rows if r["group"] == "structured layers" and r["on"][name]["ratio"]):
+        for row in (r for r in rows if r["group"] == "structured" and r["on"][name]["ratio"]):
             here, there = row["on"][name]["ratio"], row["ratio"] / told.done.get(REFERENCE, {"ratio": 1.0})["ratio"]
             yield name, f"{row['name']}: {here:.2f} of the cycles here, {there:.2f} of the fp32 latency on {target}."
 

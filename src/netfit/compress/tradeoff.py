@@ -118,17 +118,16 @@ def tradeoff(
 
     def measure(p: Point) -> dict[str, Any]:
         show(f"measure {p.name}", {})
-        head = {"name": p.name, "group": p.group}
         if failed := trained[p.name]["failed"]:
-            return head | {"failed": failed}
+            return {"failed": failed}
         try:
             found = made.pop(p.name, None) or _found(job, p, space, base, gauge)
-            return head | {"failed": None} | _measured(job, p, found, base, gauge, others)
+            return {"failed": None} | _measured(job, p, found, base, gauge, others)
         except REFUSALS as e:
-            return head | {"failed": str(e)}
+            return {"failed": str(e)}
 
     trained = {p.name: run.stage(f"train-{p.word}", partial(train, p)) for p in chosen}
-    rows = [run.stage(f"point-{p.word}", partial(measure, p)) for p in chosen]
+    rows = [run.stage(f"point-{p.word}", partial(measure, p)) | {"name": p.name, "group": p.group} for p in chosen]
     if all(row["failed"] for row in rows):
         raise JobError(f"no point could be measured; {rows[0]['name']}: {rows[0]['failed']}")
     for row in rows:
@@ -149,12 +148,12 @@ def _point(name: str) -> Point:
             goal = 0.0
         if not 0 < goal < 1:
             raise ConfigError(f"point {name!r}: {ratio!r} is no part of the latency, such as {MIXED}-0.25")
-        return Point(name, "mixed, by search", goal)
+        return Point(name, "mixed", goal)
     found = family(name)
     if found.prunes and found.removes is None:
         raise ConfigError(f"point {name!r} needs the share of the channels it removes, such as {name}-0.5")
     if found.replaces is not None:
-        return Point(name, "structured layers", family=name)
+        return Point(name, "structured", family=name)
     if found.prunes:
         return Point(name, "pruning" + (f" and {p}" if (p := found.precision) != "fp32" else ""), family=name)
     return Point(name, "quantization", family=name)

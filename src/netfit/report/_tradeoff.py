@@ -96,7 +96,10 @@ def tradeoff_report(result: dict[str, Any]) -> Report:
     """
     r = TradeoffResult.model_validate(result)
     verdict = next((f.text for f in r.findings if f.about == "verdict"), r.findings[0].text if r.findings else "")
-    rows = tuple((f.about, f.text) for f in r.findings)
+    texts: dict[str, list[str]] = {}
+    for f in r.findings:
+        texts.setdefault(f.about, []).append(f.text)
+    rows = tuple((about, " ".join(sentences)) for about, sentences in texts.items())
     said = Section(
         "Findings", "Every sentence is computed from the figures below.", (Table(("about", "finding"), rows),)
     )
