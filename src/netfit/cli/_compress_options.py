@@ -53,7 +53,8 @@ Family = Annotated[
     str | None,
     Parameter(
         help="A classic method in place of the search: uniform-int8 (bf16, w4a8 ... w1a2), magnitude, learned, "
-        "distillation, or a technique of structural replacement."
+        "distillation (magnitude-0.5 removes that share, magnitude-0.5+int8 rounds what stays), or a technique of "
+        "structural replacement."
     ),
 ]
 MaxDrop = Annotated[

@@ -98,7 +98,7 @@ class Job:
         self.spec, self.data, self.target, self.goal = spec, data, target, goal
         self.run, self.settings, self.progress = run, settings, progress
         self.shared = run  # keeps the stages that the parts of a study have in common
-        self.taught: bool | None = None
+        self.taught = True  # what a search finds; a family says it itself
         self.others = {text: parse(text) for text in settings.also}
         self.name = str(run.arguments.get("target", target.fingerprint().get("target", "target")))
         seed_everything(run.seed)
@@ -116,7 +116,7 @@ class Job:
         return whole.hold_out(min(HELD_OUT, len(whole) // 5), derive(self.run.seed, "held-out") % 2**31)
 
     def part(self, run: Run, goal: float, settings: Settings, progress: Progress) -> Self:
-        """Another way to compress the same network: it shares all but its stages, and trains on labels alone."""
+        """Another way to compress the same network: it shares all but its stages, and a search is not taught either."""
         other = copy.copy(self)
         other.run, other.goal, other.settings, other.progress = run, goal, settings, progress
         other.taught = False
@@ -243,9 +243,9 @@ class Job:
         found.run(self.settings.trials)
         return found
 
-    def ladder(self, taught: bool = True) -> Ladder:
+    def ladder(self, taught: bool | None = None) -> Ladder:
         """What retrains candidates of this job."""
-        taught = taught if self.taught is None else self.taught
+        taught = self.taught if taught is None else taught
         return Ladder(
             self.run, self.recipe, self.epochs, self.train_set, self.held, self.spec, taught, self.progress
         )  # fmt: skip
