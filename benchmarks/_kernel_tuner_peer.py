@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from kernel_tuner import tune_kernel
@@ -13,7 +14,7 @@ def main() -> None:
     """One C function for each value of ``idx``, which times itself."""
     asked = json.load(sys.stdin)
     out, start = sys.stdout, time.perf_counter()
-    with open(os.devnull, "w") as sink:
+    with Path(os.devnull).open("w") as sink:
         sys.stdout = sink
         found, _ = tune_kernel(
             "tuned", asked["source"], 1, [np.zeros(1, np.float32)], {"idx": list(range(asked["count"]))}, lang="C",

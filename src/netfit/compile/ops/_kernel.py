@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +116,14 @@ class Kernel:
         return out
 
     def _reserve(self) -> None:
-        """Memory for packed weights and for the scratch of calls, at whole lines of the cache."""
-        import torch
-
+        """Memory for packed weights and for the scratch of calls, on large pages where the system has them."""
         words = self._code.op_packed_words(), self._code.op_scratch_words()
-        self._memory = [torch.zeros(count + 16, dtype=torch.int32) for count in words]
-        self._pointers = [t.data_ptr() + -t.data_ptr() % 64 for t in self._memory]
+        self._memory = [mmap.mmap(-1, 4 * count + 64, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for count in words]
+        for memory in self._memory:
+            if hasattr(mmap, "MADV_HUGEPAGE"):
+                with contextlib.suppress(OSError):  # a system without large pages
+                    memory.madvise(mmap.MADV_HUGEPAGE)
+        self._pointers = [ctypes.addressof(ctypes.c_char.from_buffer(memory)) for memory in self._memory]
 
     def export(self, folder: str | Path) -> Path:
         """Write ``op.c``, ``op.h`` and ``op_test.c``: the kernel, its interface, and a program that tests and times it.

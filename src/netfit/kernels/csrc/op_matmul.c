@@ -75,7 +75,7 @@ typedef value output_t;
 #define DEPTH ((int64_t)RUNS * RUN_CELLS)
 
 /* Under one tap the matrix unit gets its tiles whole: [tile][cell][plane][pixel][64 bytes]. */
-#define TILED (UNIT && !IN_PLACE && TAPS_H * TAPS_W == 1 && STRIDE == 1 && PADDING == 0)
+#define TILED (UNIT && !IN_PLACE && TAPS_H * TAPS_W == 1 && PADDING == 0)
 #define PLANE (TILED ? 1024 : UP((HEIGHT + 2 * PADDING) * LINE + 64, 64))
 #define ROW_STEP (TILED ? 64 : STRIDE * PITCH)
 #define CELL_STEP (TILED ? PLANES * 1024 : CELL)
@@ -258,12 +258,12 @@ static void margin(uint8_t *to, int64_t bytes) {
     for (int p = 0; p < PLANES; p++) memset(to + p * PLANE, SHIFT, (size_t)bytes);
 }
 
-/* One row of pixels, cut into tiles. */
+/* The pixels of a row that are read, cut into tiles. */
 static void cut(const input_t *x, const input_t *s, uint8_t *to) {
     const int64_t most = 64 / SIZE;
-    for (int64_t i = 0; i < WIDTH; i++)
+    for (int64_t i = 0; i < OUT_W; i++)
         for (int64_t cell = 0; cell < RUN_CELLS; cell++) {
-            const int64_t at = i * CHANNELS + cell * most, count = least(most, CHANNELS - cell * most);
+            const int64_t at = i * STRIDE * CHANNELS + cell * most, count = least(most, CHANNELS - cell * most);
             uint8_t *place = to + i / TW * TILE_STEP + cell * CELL_STEP + i % TW * 64;
             if (count < most) margin(place, 64);
             convert(x + at, GAUSS ? s + at : 0, count, place);
@@ -279,10 +279,11 @@ static void make_image(const input_t *x, uint8_t *image, input_t *rows) {
             margin(image, LINE);
             continue;
         }
+        if (TILED && (y % STRIDE || y / STRIDE >= OUT_H)) continue; /* no tap reads it */
         const input_t *from = row_of(x, y - PADDING, rows), *second = 0;
         if (GAUSS) second = row_of(x + INPUTS, y - PADDING, rows + ROW_WORDS / 2);
         if (TILED) {
-            cut(from, second, start + y * TILES_W * TILE_STEP);
+            cut(from, second, start + y / STRIDE * TILES_W * TILE_STEP);
             continue;
         }
         margin(image, edge), margin(image + LINE - edge, edge);
