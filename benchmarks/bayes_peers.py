@@ -111,7 +111,8 @@ def pyro(layers: Layers, samples: int) -> Pass:
 def laplace(layers: Layers) -> tuple[Pass, Pass]:
     """Its answer (probabilities, by the probit approximation), and the moments of the logits behind it."""
     # It imports torchvision, which may be a build for GPUs that does not load here; none of its operators is called.
-    torch.library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    for name in ("nms", "qnms"):
+        torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     from laplace import Laplace  # type: ignore[import-not-found]
 
     x, y = data.load("mnist").tensors(range(CURVATURE))

@@ -170,6 +170,9 @@ def quantize(
         Literal["VPQ", "SPQ", "JQ"], Parameter(help="Round the stored weights, the drawn ones, or both.")
     ] = "JQ",
     bits: Annotated[str, Parameter(help="Bits of a mean, a standard deviation and a drawn weight.")] = "4,4,4",
+    octaves: Annotated[
+        Positive, Parameter(help="Reach of the standard deviations' grid, in halvings of its top.")
+    ] = 8.0,
     epochs: Annotated[int, Parameter(help="Passes of training through the rounding.", validator=Number(gte=0))] = 3,
     lr: Annotated[Positive, Parameter(help="Highest learning rate, of Adam.")] = 1e-3,
     kl_weight: Annotated[
@@ -188,11 +191,11 @@ def quantize(
     from netfit.train import evaluate
 
     mu, sigma, weight = _bits(bits)
-    technique = QuantizeBayes(mode, mu, sigma, weight)
+    technique = QuantizeBayes(mode, mu, sigma, weight, octaves)
     loaded = open_saved(saved)
     train, test = some(data, "train", samples, seed), some(data, "test", 2000, seed)
-    arguments = {"saved": str(saved), "data": data, "mode": mode, "bits": bits, "epochs": epochs, "lr": lr,
-                 "kl_weight": kl_weight, "samples": samples}  # fmt: skip
+    arguments = {"saved": str(saved), "data": data, "mode": mode, "bits": bits, "octaves": octaves, "epochs": epochs,
+                 "lr": lr, "kl_weight": kl_weight, "samples": samples}  # fmt: skip
     with Run.open(run, "bayes-quantize", arguments, seed) as opened:
         before = evaluate(loaded.model, *test)
         small = quantize_bayes(loaded.model, train[0][:2], policy=Policy({"*": technique}))
