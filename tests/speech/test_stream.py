@@ -88,6 +88,16 @@ def test_a_stopped_stream_goes_on(at, tmp_path):
         StreamingEnhancer(MODEL, 4, hop=16).restore(load_state(tmp_path / "s", "speech"))
 
 
+def test_a_state_can_be_gone_on_from_twice():
+    first = stream()
+    begin = first.process(SAMPLES[:, :777])
+    state = first.state()
+    for _ in range(2):
+        second = stream()
+        second.restore(state)
+        assert np.array_equal(np.concatenate([begin, second.process(SAMPLES[:, 777:]), second.flush()]), WHOLE)
+
+
 def test_a_flushed_stream_starts_anew():
     enhancer = stream()
     enhancer.process(SAMPLES[:, :700])

@@ -196,7 +196,7 @@ class StreamingEnhancer:
         Raises:
             ConfigError: it belongs to another number of microphones or another size of frame.
         """
-        R, w = torch.from_numpy(state["R"]), torch.from_numpy(state["w"].view(np.complex128))
+        R, w = torch.from_numpy(state["R"].copy()), torch.from_numpy(state["w"].view(np.complex128))
         if R.shape != self._R.shape or w.shape != self._w.shape:
             raise ConfigError(
                 f"a state of {tuple(R.shape)} covariances does not fit here: expected {tuple(self._R.shape)}"
