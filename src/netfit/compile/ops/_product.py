@@ -107,7 +107,9 @@ class Product(Operator):
             mr, nv = (32 if z.oh * z.ow > 16 else 16), (2 if z.k > 16 else 1)
             kb = max(1, self._depth(1) // 12)
         else:
-            nv = min(2, -(-z.k // m.lanes))
+            rows = z.oh * z.ow  # few of them need more vectors, or every sum waits for the one before
+            vectors = -(-z.k // m.lanes)
+            nv = min(vectors, 2 if rows >= 4 else min((3, 4, 5, 6), key=lambda n: (-(-vectors // n) * n, -n)))
             most = (m.registers - nv - 1) // nv
             mr = max(r for r in self.knobs(m)["mr"] if r <= most and r <= max(1, z.oh * z.ow))
             kb = max(1, self._depth(0) // 1024)
