@@ -10,12 +10,12 @@ from netfit.memory import TrainingStep, compressed_saved, measure
 
 CASES: dict[str, tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = {
     "1d": (nn.Conv1d, {"kernel_size": 5, "padding": 2}, (9, 16, 4096)),
-    "2d": (nn.Conv2d, {"kernel_size": 3, "padding": 1, "bias": False}, (9, 16, 48, 48)),
-    "strided": (nn.Conv2d, {"kernel_size": (3, 5), "stride": (2, 1), "padding": (0, 2)}, (9, 16, 48, 48)),
-    "dilated groups": (nn.Conv2d, {"kernel_size": 3, "dilation": 2, "groups": 4}, (9, 16, 48, 48)),
-    "same": (nn.Conv2d, {"kernel_size": 3, "padding": "same"}, (9, 16, 48, 48)),
-    "3d": (nn.Conv3d, {"kernel_size": 3}, (3, 16, 12, 24, 24)),
-    "one sample": (nn.Conv2d, {"kernel_size": 3}, (16, 160, 160)),
+    "2d": (nn.Conv2d, {"kernel_size": 3, "padding": 1, "bias": False}, (9, 16, 64, 64)),
+    "strided": (nn.Conv2d, {"kernel_size": (3, 5), "stride": (2, 1), "padding": (0, 2)}, (9, 16, 64, 64)),
+    "dilated groups": (nn.Conv2d, {"kernel_size": 3, "dilation": 2, "groups": 4}, (9, 16, 64, 64)),
+    "same": (nn.Conv2d, {"kernel_size": 3, "padding": "same"}, (9, 16, 64, 64)),
+    "3d": (nn.Conv3d, {"kernel_size": 3}, (6, 16, 12, 24, 24)),
+    "one sample": (nn.Conv2d, {"kernel_size": 3}, (16, 192, 192)),
 }
 
 
@@ -53,7 +53,7 @@ def test_gradients_are_those_of_torch(name: str, word: str, channels_last: bool)
 
 
 def test_a_kept_input_is_not_written_to_and_the_graph_can_be_read_twice() -> None:
-    conv, x = nn.Conv2d(16, 16, 3, padding=1), torch.randn(9, 16, 48, 48, requires_grad=True)
+    conv, x = nn.Conv2d(16, 16, 3, padding=1), torch.randn(9, 16, 64, 64, requires_grad=True)
     before = x.detach().clone()
     with compressed_saved(conv, "keep"):
         loss = conv(x).square().mean()
@@ -63,7 +63,7 @@ def test_a_kept_input_is_not_written_to_and_the_graph_can_be_read_twice() -> Non
 
 
 def test_a_gradient_of_a_gradient() -> None:
-    conv, x = nn.Conv2d(16, 4, 3), torch.randn(9, 16, 48, 48, requires_grad=True)
+    conv, x = nn.Conv2d(16, 4, 3), torch.randn(9, 16, 64, 64, requires_grad=True)
 
     def penalty() -> torch.Tensor:
         (g,) = torch.autograd.grad(conv(x).square().mean(), x, create_graph=True)
@@ -75,7 +75,7 @@ def test_a_gradient_of_a_gradient() -> None:
 
 
 def test_a_weight_that_was_changed_is_an_error() -> None:
-    conv, x = nn.Conv2d(16, 16, 3), torch.randn(9, 16, 48, 48, requires_grad=True)
+    conv, x = nn.Conv2d(16, 16, 3), torch.randn(9, 16, 64, 64, requires_grad=True)
     with compressed_saved(conv, "keep"):
         loss = conv(x).square().mean()
     with torch.no_grad():

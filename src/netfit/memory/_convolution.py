@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-__all__ = ["convolution", "convolution_fits"]
+__all__ = ["convolution", "convolution_fits", "written_over"]
 
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
-_LARGE, _STRETCHES = 1 << 20, 8  # bytes of an input that is worth it; most parts
+_STRETCH, _MOST = 1 << 20, 8  # least bytes of a stretch of the input, and how many at the most
 
 
 def convolution_fits(func: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
@@ -26,8 +26,13 @@ def convolution_fits(func: Callable[..., Any], *args: Any, **kwargs: Any) -> boo
     call = dict(zip(("input", "weight", "bias", "stride", "padding"), args, strict=False)) | kwargs
     x, weight = call["input"], call["weight"]
     plain = x.dtype == weight.dtype == torch.float32 and x.is_cpu and not torch.is_autocast_enabled("cpu")
-    large = x.ndim == weight.ndim and x.nbytes >= _LARGE and not isinstance(call.get("padding"), str)
+    large = x.ndim == weight.ndim and x.nbytes >= 2 * _STRETCH and not isinstance(call.get("padding"), str)
     return plain and large and torch._C._functorch.peek_interpreter_stack() is None
+
+
+def written_over(kind: str, nbytes: int) -> bool:
+    """Whether the gradient takes the place of what was unpacked, so that a tensor that is kept saves no second one."""
+    return kind in {f.__name__ for f in _CONVOLUTIONS} and nbytes >= 2 * _STRETCH
 
 
 def convolution(
@@ -65,7 +70,7 @@ class _Convolution(torch.autograd.Function):
         kept = not ctx.storage.expired() and ctx.storage.cdata == x.untyped_storage()._cdata
         dx = (torch.empty_like(x) if kept else x.detach()) if wanted[0] else None
         sums: list[Tensor | None] = [None, None]
-        parts = min(_STRETCHES, x.nbytes // _LARGE, len(x))
+        parts = min(_MOST, x.nbytes // _STRETCH, len(x))
         cuts = [len(x) * i // parts for i in range(parts + 1)]
         for start, end in pairwise(cuts):
             part, *others = _gradients(ctx, gradient[start:end], x[start:end], weight, wanted)

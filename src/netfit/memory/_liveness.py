@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ._compress import CodecPolicy, Watch, read_policy
+from ._convolution import written_over
 from ._inventory import Inventory
 from ._saver import Observer
 from ._step import TrainingStep, undisturbed
@@ -26,8 +27,8 @@ class Liveness:
     Args:
         other: most bytes in each interval that no saved tensor accounts for, (intervals,).
         alive: whether the graph holds a storage in an interval, (intervals, storages).
-        reading: whether the interval begins with reading it back, (intervals, storages): a packed tensor is then
-            there twice, once packed and once not.
+        reading: whether the interval begins with reading it back, (intervals, storages), so that a packed tensor is
+            there twice, once packed and once not, and one that is kept only once.
     """
 
     other: Floats
@@ -98,7 +99,7 @@ def _intervals(timeline: Timeline, found: Inventory, kept: Floats) -> Liveness:
             change[i, memory] += 1
         else:  # released when the node is done, which is before the next one reads
             change[i + 1, memory] -= 1
-            reading[i, memory] = True
+            reading[i, memory] = not written_over(rows[row].kind, rows[row].nbytes)
     alive = np.cumsum(change[:n], axis=0) > 0
     place = np.searchsorted(times, np.array(timeline.at_ns, dtype=np.int64), side="right") - 1
     peaks = np.zeros(n)

@@ -170,7 +170,7 @@ def refuse_compilation() -> None:
 
 
 def _forget_freed(table: dict[Any, Any]) -> None:
-    if len(table) > 64:
+    if len(table) % 64 == 63:  # now and then: to look through all of it at every operation takes quadratic time
         for key in [k for k, (storage, _) in table.items() if storage.expired()]:
             del table[key]
 
