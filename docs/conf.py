@@ -33,12 +33,6 @@ def _rooms():
                 yield module
 
 
-def _write(page, text):
-    page.parent.mkdir(exist_ok=True)
-    if not page.exists() or page.read_text() != text:  # an unchanged page is not built again
-        page.write_text(text)
-
-
 def _reference(app):
     for module in _rooms():
         name = module.__name__
@@ -46,7 +40,9 @@ def _reference(app):
             if inspect.isclass(public):
                 public.__module__ = name  # annotations then link to the name that users import
         text = f"{name}\n{'=' * len(name)}\n\n.. automodule:: {name}\n   :members:\n   :show-inheritance:\n"
-        _write(Path(app.srcdir, "reference", f"{name}.rst"), text)
+        page = Path(app.srcdir, "reference", f"{name}.rst")
+        if not page.exists() or page.read_text() != text:  # an unchanged page is not built again
+            page.write_text(text)
 
 
 def _plain(app, what, name, obj, options, lines):
