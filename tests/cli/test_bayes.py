@@ -52,7 +52,8 @@ def test_backends_are_timed(netfit, trained):
 
 
 def test_low_bits_are_trained_packed_and_tabulated(netfit, trained, tmp_path):
-    words = ("bayes", "quantize", trained, "--data", "digits", "--epochs", 1, "--samples", 200, "--bits", "4", "--octaves", 9)
+    words = ("bayes", "quantize", trained, "--data", "digits", "--epochs", 1, "--samples", 200, "--bits", "4",
+             "--octaves", 9)  # fmt: skip
     done = netfit(*words, "--run", tmp_path / "q", "--json")
     assert done.status == 0, done.err
     assert done.json["packed_bytes"] < 8 * 61_000 / 5
