@@ -14,6 +14,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["conf.py"]
 html_theme = "furo"
 html_title = "netfit"
+suppress_warnings = ["ref.python"]  # a short name in an annotation, such as Op, may stand in two rooms
 myst_heading_anchors = 3
 default_role = "code"  # `name` in a docstring is code, as everywhere else
 autodoc_member_order = "bysource"
