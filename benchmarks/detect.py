@@ -162,10 +162,12 @@ def injected() -> None:
         made = inject(late, "metric", categories=[name], ratio=4.0, seed=0)
         x = np.concatenate([values[:first], made.frame.values])
         row = {"category": name, "segments": len(metrics.segments(made.mask & bit))}
-        for combine in ("peer", "temporal", "any"):
-            engine = HybridDetector("metric", combine=combine)._running()
-            scores = np.nan_to_num(engine.run(Frame(clean.times, names, x), "time").scores[first:, 0])
-            row[combine] = metrics.event_recall(made.mask > 0, scores, 0.01)
+        table, scores = Frame(clean.times, names, x), {}
+        for combine, stage in (("peer", None), ("temporal", WindowPCA())):
+            engine = HybridDetector("metric", temporal=stage, combine=combine)._running()
+            scores[combine] = np.nan_to_num(engine.run(table, "time").scores[first:, 0])
+        scores["any"] = np.maximum(scores["peer"], scores["temporal"])  # as combine="any" does without an entity
+        row |= {combine: metrics.event_recall(made.mask > 0, found, 0.01) for combine, found in scores.items()}
         rows.append(row)
     record("detect_inject", rows, base="ASD, rows before the labelled part", measure="event recall at 1 % false alarms")
 

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
+from netfit import data
+from netfit.errors import DataNotFound
 from netfit.kernels import peers, toolchain
 
 values = st.lists(
@@ -57,6 +59,23 @@ def test_random_rows_equal_scikit_learn(rows):
         compared += 1
         assert same_partition(peers.labels(x, eps, 4), by_sklearn(x, eps, 4))
     assert compared > 0.99 * rows
+
+
+@pytest.mark.parametrize("step", [200, pytest.param(1, marks=pytest.mark.slow)])
+def test_rows_of_real_servers_equal_scikit_learn(step):
+    try:
+        servers = data.series("asd")
+    except DataNotFound as e:
+        pytest.skip(str(e))
+    rows = min(len(s.test) for s in servers.values())
+    x = np.stack([s.test[:rows:step] for s in servers.values()], axis=2).astype(float)  # (rows, metrics, servers)
+    eps, compared = 0.3 * x.std(axis=(0, 2)) + 1e-6, 0
+    for row in x:
+        for values, distance in zip(row, eps, strict=True):
+            if not near(values, distance):
+                compared += 1
+                assert same_partition(peers.labels(values, distance, 4), by_sklearn(values, distance, 4))
+    assert compared > 0.99 * x.shape[0] * x.shape[1]
 
 
 def run(monkeypatch, native, x, source, offset, eps, settings, cuts=()):

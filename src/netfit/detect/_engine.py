@@ -192,20 +192,15 @@ class Engine:
         return found
 
     def _unusual(self, rows: PeerRows, found: dict[str, SeriesRows]) -> PeerRows:
-        """Without the shifts that are usual for their subject.
+        """Without the shifts that are usual for their channel.
 
         The others are alarms, and scores where no series ranks the rows yet: it does that better than they do.
         """
         events = rows.events
-        keep = events["kind"] != _KINDS.index("shift")
-        largest: dict[tuple[int, str], float] = {}
-        for e in events[~keep]:
-            key = int(e["row"]), self._subject[e["slot"]]
-            largest[key] = max(largest.get(key, 0.0), float(e["score"]))
-        told = {k for k, score in largest.items() if self.shifts.unusual(k[1], self.rows_seen + k[0], score)}
-        for i in np.flatnonzero(~keep):
+        keep = np.ones(len(events), bool)
+        for i in np.flatnonzero(events["kind"] == _KINDS.index("shift")):
             row, slot, score = int(events["row"][i]), int(events["slot"][i]), float(events["score"][i])
-            keep[i] = (row, self._subject[slot]) in told
+            keep[i] = self.shifts.unusual(self.layout.keys[slot][1], self.rows_seen + row, score)
             series = found.get(self._subject[slot])
             if not keep[i] or (series is not None and np.isfinite(series.score[row])):
                 continue
