@@ -141,7 +141,7 @@ def test_failures_in_the_child_are_one_line() -> None:
 @pytest.fixture(scope="module")
 def tight(step: TrainingStep) -> MemoryPlan:
     """A budget that no exact way meets."""
-    return plan(step, 0.6, objective="time")
+    return plan(step, 0.6)
 
 
 def test_a_plan_keeps_its_promise(step: TrainingStep, tight: MemoryPlan) -> None:
@@ -150,6 +150,11 @@ def test_a_plan_keeps_its_promise(step: TrainingStep, tight: MemoryPlan) -> None
     assert tight.predicted_peak == pytest.approx(tight.after.peak, rel=0.05)
     assert tight.predicted_error == pytest.approx(tight.error, rel=0.2)
     assert measure(step, policy=tight.policy, repeats=0).peak == pytest.approx(tight.after.peak, rel=0.02)
+
+
+def test_time_first_keeps_what_was_asked_too(step: TrainingStep) -> None:
+    quick = plan(step, 0.6, objective="time")
+    assert quick.budget is not None and quick.after.peak <= quick.budget and quick.error <= 0.1
 
 
 def test_exact_ways_come_first_and_a_large_budget_changes_nothing(step: TrainingStep) -> None:
