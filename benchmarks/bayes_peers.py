@@ -55,7 +55,7 @@ def fastbnns(layers: Layers) -> Pass:
 
     def run(x: Tensor) -> Gaussian:
         out = bnn(MuVar(x, torch.zeros_like(x)))
-        return Gaussian(out[0], out[1])
+        return Gaussian(out.mu, out.var)
 
     return run
 
