@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from benchmarks._common import record
 from netfit import data
-from netfit.memory import SaveAs, TrainingStep, measure, plan
+from netfit.memory import SaveAs, TrainingStep, measure, plan, tune_allocator
 from netfit.models import build, recipe
 from netfit.runs import Run
 from netfit.surgery import Policy, apply
@@ -99,6 +99,7 @@ def main() -> None:
     options.add_argument("--table", action="store_true", help="train nothing, print what is there")
     o, _ = options.parse_known_args()
     torch.set_num_threads(1)
+    tune_allocator()  # a measured child inherits this process's heap, and resident sets would count its holes
     results: dict[tuple[str, str, int], dict[str, Any]] = {}
     with Run.open(o.run, "memory-convergence", {"epochs": o.epochs, "subset": o.subset}, 0, allow_drift=True) as run:
         for seed in range(o.seeds):
