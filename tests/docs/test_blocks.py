@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from netfit.bayes.pfp._registry import RULES, SETTINGS
 from netfit.cli import main
 from netfit.cli._app import app
 from netfit.errors import DataNotFound, MissingExtraError
@@ -38,7 +39,18 @@ def python_pages():
     ]
 
 
+@pytest.fixture
+def own_rules():
+    """Moment rules that a page registers end with it."""
+    kept = [(registry, dict(registry)) for registry in (RULES, SETTINGS)]
+    yield
+    for registry, before in kept:
+        registry.clear()
+        registry.update(before)
+
+
 @pytest.mark.parametrize("page", python_pages())
+@pytest.mark.usefixtures("own_rules")
 def test_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__page__"}

@@ -9,7 +9,6 @@ functional operations, residual adds and modules called several times need no sp
 
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -72,7 +71,6 @@ def canonical(name: str) -> str:
     return _ALIASES.get(name, name)
 
 
-@lru_cache(maxsize=4096)  # asked for every call of every pass
 def kind_of(func: Callable[..., Any]) -> str | None:
     """Kind of a torch function, None for what is no operator of a network."""
     name = getattr(func, "__name__", "").strip("_").lower()
@@ -81,14 +79,9 @@ def kind_of(func: Callable[..., Any]) -> str | None:
 
 def is_layer(module: nn.Module) -> bool:
     """Whether a module is one layer of torch.nn (or a subclass), so that its path alone names its operation."""
-    return _is_layer_type(type(module).__mro__) and next(module.children(), None) is None
-
-
-@lru_cache(maxsize=4096)  # asked for every module at every pass
-def _is_layer_type(ancestry: tuple[type, ...]) -> bool:
+    own = any(c.__module__.startswith("torch.nn.modules") and c is not nn.Module for c in type(module).__mro__)
     containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
-    own = any(c.__module__.startswith("torch.nn.modules") and c is not nn.Module for c in ancestry)
-    return own and not any(c in containers for c in ancestry)
+    return own and not isinstance(module, containers) and next(module.children(), None) is None
 
 
 def module_names(model: nn.Module) -> dict[int, tuple[str, bool]]:
