@@ -6,8 +6,8 @@ many cuts, in int8 as the others.
 `evaluator`: random candidates, each retrained: does the score before training rank them as the accuracy after it?
 `predictor`: its error on random candidates after a given number of measurements.
 
-    python -m benchmarks.search_quality samplers --seeds 0,1,2    # about 8 minutes a seed on one quiet core
-    python -m benchmarks.search_quality evaluator predictor       # about 10 minutes
+    python -m benchmarks.search_quality samplers --seeds 0,1,2    # on a quiet core
+    python -m benchmarks.search_quality evaluator predictor
 
 Interrupted, it goes on with the same command.
 """
@@ -121,7 +121,7 @@ def evaluator(bench: Bench) -> Table:
     job = bench.job
     ladder = job.ladder()
     tried = [r for r in bench.search("random", 0).run(TRIALS["random"]) if r.value]
-    # Spread over the scores: a third of random candidates are no better than chance, and chance has no rank.
+    # Spread over the scores: candidates that are no better than chance have no rank among themselves.
     ranked = sorted(tried, key=lambda r: r.value or 0.0)
     chosen = [ranked[round(i * (len(ranked) - 1) / (RETRAINED - 1))] for i in range(RETRAINED)]
     rows = []

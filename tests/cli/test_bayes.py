@@ -27,7 +27,7 @@ def test_calibrated_rules_stay_with_the_network(netfit, trained):
     assert done.status == 0, done.err
     assert "std / sampled" in done.out and "rho=" in done.out
     kept = read_artifact(trained).meta["notes"]["pfp"]
-    assert set(kept) >= {"max_pool2d", "adaptive_avg_pool2d"}
+    assert set(kept) - {"logits"} == {"max_pool2d", "adaptive_avg_pool2d"}  # and a factor where these do not suffice
     assert kept["adaptive_avg_pool2d"]["rho"] > 0
 
 

@@ -18,7 +18,7 @@ Progress = Callable[[dict[str, Any]], None]
 GENTLE_BITS = 8  # from here on rounding disturbs a network so little that it can come last
 ROUNDED_SHARE = 5  # one epoch in this many is then trained with rounding
 ROUNDED_LR = 10  # and at this fraction of the learning rate
-SLOW = 5  # epochs of a cycle from which its last one is slow: at 2, frozen BatchNorm made the loss explode
+SLOW = 5  # epochs of a cycle from which its last one is slow: at 2, the loss exploded once all this was frozen
 CALIBRATED = 768
 
 
